@@ -1,0 +1,241 @@
+/* journal/log/log.h: append-only, encrypted, group-committed log.
+ *
+ * One process appends; what it has acknowledged survives any crash, and the
+ * next process to claim the directory reads exactly that.  Format:
+ * docs/format/journal.md.  Argument: docs/ARCHITECTURE.md.
+ *
+ * Non-goals: the log does not know a queue, an index, or what a record means;
+ * it knows its own record types below LOG_TYPE_USER.
+ *
+ * Life:  log_create → log_claim → log_recover → log_start → log_append…
+ *        → log_stop → log_free.
+ *
+ * Errors: 0 or a negative code.  Any write, sync or claim-check failure
+ * latches the log: every append in flight and every later one fails with
+ * -E_LATCHED (or -E_FENCED), the failed() callback runs once, and the process
+ * is to exit.  Nothing is ever retried. */
+#ifndef JOURNAL_LOG_LOG_H
+#define JOURNAL_LOG_LOG_H
+
+#include <stdatomic.h>
+
+#include "base/crypto.h"
+#include "base/loop.h"
+
+struct log;
+
+#define LOG_RECORD_BYTES_MAX (512u * 1024u) /* meta and body together */
+#define LOG_CHAIN_BYTES CRYPTO_HASH_BYTES
+
+/* Record types.  The log's own are below LOG_TYPE_USER. */
+enum log_type {
+	LOG_TYPE_PAD = 0,	  /* fills a frame to IO_BLOCK */
+	LOG_TYPE_EPOCH_START = 1, /* first record of an epoch */
+	LOG_TYPE_IDLE = 2,	  /* closes the ambiguous tail */
+	LOG_TYPE_USER = 16,
+};
+
+/* A segment's name as a number: epoch << 32 | sequence.  Sequences go on
+ * rising across epochs, so both parts order segments the same way within one
+ * history. */
+static inline uint64_t log_segment_key(uint32_t epoch, uint32_t sequence)
+{
+	return (uint64_t)epoch << 32 | sequence;
+}
+
+/* Where a record's body lies. */
+struct log_loc {
+	uint64_t segment;
+	uint32_t frame;	     /* frame's offset in the segment / IO_BLOCK */
+	uint32_t at;	     /* body's offset in the frame's plaintext */
+	uint32_t stored_len; /* bytes there */
+	uint32_t body_len;   /* bytes when expanded; larger when compressed */
+};
+
+/* A place between frames: reading goes on here. */
+struct log_position {
+	uint64_t segment; /* 0: from the first segment there is */
+	uint64_t offset;  /* in the segment */
+	uint64_t lsn;	  /* of the next record */
+	uint8_t chain[LOG_CHAIN_BYTES];
+};
+
+struct log_record {
+	uint64_t lsn;
+	uint8_t type;
+	const void *meta; /* borrowed for the duration of the call */
+	uint32_t meta_len;
+	struct log_loc loc;
+	/* The stored body (maybe compressed: loc.stored_len bytes) during
+	 * recovery and inspection; NULL in a committed batch. */
+	const void *stored;
+};
+
+/* The records of one or more committed frames, without their bodies, in LSN
+ * order.  Made by the journal thread, given to options.committed(), freed by
+ * whoever took it. */
+struct log_batch {
+	struct loop_mail mail; /* for the taker's use */
+	struct log_position end;
+	uint64_t first_lsn;
+	uint64_t stored_bytes; /* disk bytes of these frames */
+	/* private */
+	size_t len, capacity;
+	uint8_t *data;
+};
+/* Stops at and returns each()'s first non-zero value. */
+int log_batch_each(const struct log_batch *,
+		   int (*each)(void *ctx, const struct log_record *),
+		   void *ctx);
+void log_batch_free(struct log_batch *);
+
+/* ---- opening ---- */
+
+struct log_options {
+	struct io *io;
+	const char *dir;		 /* borrowed until log_free() */
+	const struct crypto_key *master; /* borrowed until log_free() */
+	uint64_t segment_bytes;		 /* 0: 128 MiB; 1 MiB to 1 GiB */
+	uint32_t frame_bytes_max;	 /* 0: 1 MiB, the payload limit */
+	unsigned frames_in_flight;	 /* 0: 3; 1 to 4 */
+	int compress_level;		 /* 0: never compress */
+	uint32_t compress_bytes_min;	 /* 0: 512 */
+	uint64_t reserve_bytes; /* free space that must remain after a new
+				   segment is made; 0: 64 MiB */
+	/* [journal] Takes the batch.  Runs after the claim check and before
+	 * any note of these records is posted.  May be NULL. */
+	void (*committed)(void *ctx, struct log_batch *);
+	/* [journal] Once; the process is expected to exit.  why is a sentence
+	 * for an operator that names the file and what to do. */
+	void (*failed)(void *ctx, int err, const char *why);
+	void *ctx;
+};
+
+/* Makes the directory layout and the cluster id when they are missing.
+ * -E_KEY: the master key is not this directory's. */
+MUST_CHECK int log_create(const struct log_options *, struct log **ret);
+/* Takes leader.lock (retrying for a second), claims the next epoch, seals all
+ * lower claims.  -EAGAIN: another process holds the lock. */
+MUST_CHECK int log_claim(struct log *);
+/* After log_claim().  Verifies and delivers every acknowledged record from
+ * `from` on, in order; NULL: from the first.  Deletes nothing.
+ * -E_LOST: acknowledged data is damaged; log_why() says what and where.
+ * Stops at each()'s first non-zero return. */
+MUST_CHECK int log_recover(struct log *, const struct log_position *from,
+			   int (*each)(void *ctx, const struct log_record *),
+			   void *ctx);
+/* Opens the first segment of this epoch, makes EPOCH-START durable and
+ * checked; then appends are taken on `journal`, whose thread must not run yet
+ * or must be the caller. */
+MUST_CHECK int log_start(struct log *, struct loop *journal);
+/* Append no more; on the journal thread, after everything in flight has
+ * completed, writes an idle mark and calls done(ctx). [journal] */
+void log_stop(struct log *, void (*done)(void *ctx), void *ctx);
+/* After the journal loop has ended. NULL-safe. */
+void log_free(struct log *);
+/* A sentence for an operator about the last error of the calls above;
+ * storage of the log. */
+const char *log_why(const struct log *);
+
+/* ---- appending ---- */
+
+struct log_append;
+
+/* Tells one loop that one append is done.  Notes of all appends arrive at a
+ * loop in LSN order. */
+struct log_note {
+	struct loop_mail mail; /* deliver: set by the caller */
+	struct loop *to;
+	struct log_append *append;
+};
+
+/* Embedded by the caller.  Everything it points to, and itself, is borrowed
+ * from log_append() until its last note has been delivered. */
+struct log_append {
+	struct log_append *next; /* chains appends for one log_append() call */
+	const void *meta;
+	const void *body;
+	uint32_t meta_len, body_len;
+	uint8_t type;
+	uint8_t no_compress;
+	uint16_t note_count; /* at least 1 */
+	struct log_note *notes; /* array */
+	/* results, valid in the notes' deliver() */
+	int err; /* 0, -E_LATCHED or -E_FENCED */
+	uint64_t lsn;
+	struct log_loc loc;
+};
+
+/* [any] Queue a chain of appends first→…→last, in that order and contiguous
+ * in LSN with respect to each other in the order given (others may come
+ * between two calls, never inside one).  Every note of every append is
+ * delivered exactly once, later, never from inside this call. */
+void log_append(struct log *, struct log_append *first,
+		struct log_append *last);
+
+/* [any] Bytes queued or in flight; for back-pressure. */
+uint64_t log_backlog_bytes(const struct log *);
+/* [any] 0: no room for another segment.  Small records (acknowledgements,
+ * checkpoints) still go on in the segment that is left; publishing must be
+ * refused with -E_NO_SPACE until it is 1 again. */
+int log_has_space(const struct log *);
+uint32_t log_epoch(const struct log *);
+const uint8_t *log_cluster_id(const struct log *); /* 16 bytes */
+
+/* ---- reading ---- */
+
+/* Reads bodies on one loop.  Frames are verified and decrypted on that
+ * loop's thread. */
+struct log_reader;
+MUST_CHECK int log_reader_create(struct log *, struct loop *,
+				 struct log_reader **ret);
+void log_reader_free(struct log_reader *); /* nothing in flight; NULL-safe */
+
+struct log_read {
+	/* 0; -E_CORRUPT: the bytes are damaged, buf is not filled. */
+	void (*done)(struct log_read *, int err);
+	/* private */
+	struct log_reader *reader;
+	struct loop_op op;
+	struct log_loc loc;
+	void *buf;
+	void *block;
+	size_t block_len;
+	struct log_segment *segment;
+	struct log_read *next;
+};
+/* Reads and expands the body at loc into buf (loc.body_len bytes). */
+void log_read(struct log_reader *, struct log_read *,
+	      const struct log_loc *loc, void *buf);
+
+/* ---- segments ---- */
+
+struct log_segment_info {
+	uint64_t key;
+	uint64_t first_lsn, end_lsn; /* end is exclusive; 0 while active */
+	uint64_t bytes;
+	int active;
+};
+/* [any] A snapshot in order; stops at each()'s first non-zero return. */
+int log_each_segment(struct log *,
+		     int (*each)(void *ctx, const struct log_segment_info *),
+		     void *ctx);
+/* [any but shards] Deletes whole segments that are not active, after a claim
+ * check.  Reads in flight finish first (the file is unlinked, its descriptor
+ * stays until then).  The caller has made sure by committed records that
+ * nothing in them is needed.  -E_FENCED latches the log. */
+MUST_CHECK int log_drop(struct log *, const uint64_t *keys, size_t key_count);
+/* [any] The claim check alone: 0, or -E_FENCED / an I/O error, which latch. */
+MUST_CHECK int log_check_claim(struct log *);
+
+struct log_stats {
+	_Atomic uint64_t frames, records, payload_bytes, disk_bytes, syncs;
+	_Atomic uint64_t claim_checks, segments_made, segments_dropped;
+	/* power-of-two histogram of commit latency: bucket i counts commits
+	 * of < 2^i microseconds */
+	_Atomic uint64_t commit_us[32];
+	_Atomic uint64_t commit_us_total;
+};
+const struct log_stats *log_stats(const struct log *);
+
+#endif
