@@ -48,8 +48,8 @@ struct record_enqueue {
 	struct record_props props;
 	uint64_t upload; /* 0: the body is in this record */
 	uint64_t bytes;	 /* of the whole message */
-	uint32_t piece_count;
-	uint32_t target_count;
+	uint32_t piece_count; /* at least 1 with an upload, else 0 */
+	uint32_t target_count; /* at least 1 */
 	const uint64_t *targets; /* queue ids.  Encoding: borrowed.  Decoding:
 				    see record_enqueue_target() */
 	const uint8_t *targets_encoded;
@@ -73,8 +73,8 @@ struct record_ack {
 
 struct record_count {
 	uint64_t queue, ref;
-	uint32_t deliveries;
-	uint32_t extra_len;
+	uint32_t deliveries; /* from now on, not added */
+	uint32_t extra_len;  /* 0: what the message has stays as it is */
 	const void *extra; /* opaque to the journal: the protocol's encoded
 			      annotations that override the message's own */
 };
@@ -93,13 +93,14 @@ struct record_origin {
 	uint8_t reason;
 };
 
+/* In the new queues the message has no deliveries yet. */
 struct record_move {
 	uint64_t queue, ref; /* left */
 	struct record_origin origin;
 	uint64_t expiry_ms; /* in the new queues; 0: never */
-	uint32_t extra_len;
+	uint32_t extra_len; /* 0: what the message has stays as it is */
 	const void *extra;
-	uint32_t target_count;
+	uint32_t target_count; /* at least 1 */
 	const uint64_t *targets;
 	const uint8_t *targets_encoded;
 };
