@@ -1,0 +1,59 @@
+/* broker/admin/admin.h: health, metrics and the HTTP API, on a thread of its
+ * own.  docs/configuration.md describes who may ask; docs/http-api.md what.
+ *
+ * The API is the only door for operators: the holdfast command uses it too.
+ * Nothing here runs on a shard's thread, and no request holds a lock that a
+ * shard waits for longer than the core's own snapshot functions do.
+ *
+ * Who may ask:  /health/... is open.  Everything else: on a loopback address
+ * everyone who can connect; from elsewhere only with HTTP Basic and a user
+ * that options.allow() knows.  A request that changes something also needs
+ * the header "X-Holdfast: 1", which a foreign web page cannot make a browser
+ * send; and a request without a user needs a Host that is an address or
+ * localhost, so that a foreign name cannot be pointed at us. */
+#ifndef BROKER_ADMIN_ADMIN_H
+#define BROKER_ADMIN_ADMIN_H
+
+#include "broker/core/core.h"
+
+struct admin;
+
+enum admin_state {
+	ADMIN_STARTING, /* /health/startup and /health/ready say 503 */
+	ADMIN_READY,
+	ADMIN_DRAINING, /* /health/ready says 503 again */
+};
+
+/* All pointers are borrowed until admin_free(). */
+struct admin_options {
+	const char *address; /* numeric */
+	uint16_t port;	     /* 0: any, see admin_port() */
+	struct io *io;
+	struct core *core;
+	struct log *log;
+	struct store *store;
+	struct loop *const *loops; /* every loop whose liveness counts */
+	unsigned loop_count;
+	const char *engine_reason, *data_dir;
+	/* Is this a user with this password?  Called on the admin thread;
+	 * may take long.  NULL: nobody from elsewhere. */
+	bool (*allow)(void *ctx, const char *user, const char *password);
+	/* Connections open now, and accepted ever.  May be NULL. */
+	void (*connections)(void *ctx, uint64_t *ret_open,
+			    uint64_t *ret_accepted);
+	void *ctx;
+};
+
+/* Binds the port and starts the thread.  On failure *ret_why is a static
+ * sentence. */
+MUST_CHECK int admin_create(const struct admin_options *, struct admin **ret,
+			    const char **ret_why);
+/* Ends the thread.  Before the core's shards are stopped, so that no command
+ * is waiting for them.  NULL-safe. */
+void admin_free(struct admin *);
+uint16_t admin_port(const struct admin *);
+void admin_set_state(struct admin *, enum admin_state); /* [any] */
+/* [any] The users have changed: ask allow() again. */
+void admin_users_changed(struct admin *);
+
+#endif

@@ -1,0 +1,356 @@
+/* broker/admin/metrics.c: the Prometheus text format, version 0.0.4.
+ *
+ * Base units, holdfast_ before every name of ours, _total on counters alone.
+ * Series per queue are for the first METRICS_QUEUES_MAX queues by name: a
+ * broker with a hundred thousand queues must not be what fills the scraper;
+ * holdfast_queues says how many there are. */
+#include "broker/admin/internal.h"
+
+#include <dirent.h>
+#include <inttypes.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#define METRICS_QUEUES_MAX 500u
+
+static void family(struct admin_text *t, const char *name, const char *type,
+		   const char *help)
+{
+	admin_text_add(t, "# HELP %s %s\n# TYPE %s %s\n", name, help, name,
+		       type);
+}
+
+static void gauge(struct admin_text *t, const char *name, const char *help,
+		  uint64_t value)
+{
+	family(t, name, "gauge", help);
+	admin_text_add(t, "%s %" PRIu64 "\n", name, value);
+}
+
+static void counter(struct admin_text *t, const char *name, const char *help,
+		    uint64_t value)
+{
+	family(t, name, "counter", help);
+	admin_text_add(t, "%s %" PRIu64 "\n", name, value);
+}
+
+/* A label's value with \, " and newline escaped. */
+static void label(struct admin_text *t, const char *value)
+{
+	for (const char *p = value; *p; p++) {
+		if (*p == '\n')
+			admin_text_write(t, "\\n", 2);
+		else if (*p == '"' || *p == '\\')
+			admin_text_add(t, "\\%c", *p);
+		else
+			admin_text_write(t, p, 1);
+	}
+}
+
+/* ---- the process ---- */
+
+static uint64_t resident_bytes(void)
+{
+	FILE *f = fopen("/proc/self/statm", "re");
+	unsigned long total, resident;
+	uint64_t bytes = 0;
+
+	if (!f)
+		return 0;
+	if (fscanf(f, "%lu %lu", &total, &resident) == 2)
+		bytes = (uint64_t)resident * (uint64_t)sysconf(_SC_PAGESIZE);
+	fclose(f);
+	return bytes;
+}
+
+static uint64_t open_descriptors(void)
+{
+	DIR *dir = opendir("/proc/self/fd");
+	uint64_t count = 0;
+
+	if (!dir)
+		return 0;
+	while (readdir(dir))
+		count++;
+	closedir(dir);
+	return count > 3 ? count - 3 : 0; /* ".", ".." and the directory */
+}
+
+static double seconds(struct timeval t)
+{
+	return (double)t.tv_sec + (double)t.tv_usec / 1e6;
+}
+
+static void process(struct admin *a, struct admin_text *t)
+{
+	struct rusage usage = {0};
+	struct rlimit files = {0};
+
+	getrusage(RUSAGE_SELF, &usage);
+	getrlimit(RLIMIT_NOFILE, &files);
+	family(t, "process_cpu_seconds_total", "counter",
+	       "Processor time used, user and system.");
+	admin_text_add(t, "process_cpu_seconds_total %.6f\n",
+		       seconds(usage.ru_utime) + seconds(usage.ru_stime));
+	gauge(t, "process_resident_memory_bytes", "Memory resident in RAM.",
+	      resident_bytes());
+	gauge(t, "process_open_fds", "Open file descriptors.",
+	      open_descriptors());
+	gauge(t, "process_max_fds", "Limit of open file descriptors.",
+	      files.rlim_cur);
+	family(t, "process_start_time_seconds", "gauge",
+	       "Start of the process since the epoch.");
+	admin_text_add(t, "process_start_time_seconds %.3f\n",
+		       (double)a->started_wall_ms / 1e3);
+}
+
+static void identity(struct admin *a, struct admin_text *t)
+{
+	family(t, "holdfast_build_info", "gauge", "Always 1; the version.");
+	admin_text_add(t, "holdfast_build_info{version=\"%s\"} 1\n",
+		       HOLDFAST_VERSION);
+	family(t, "holdfast_io_engine_info", "gauge",
+	       "Always 1; the I/O engine in use and why.");
+	admin_text_add(t, "holdfast_io_engine_info{engine=\"%s\",reason=\"",
+		       io_engine_name(a->options.io));
+	label(t, a->options.engine_reason);
+	admin_text_add(t, "\"} 1\n");
+	gauge(t, "holdfast_ready",
+	      "1 while the broker takes and gives messages.",
+	      atomic_load(&a->state) == ADMIN_READY);
+	gauge(t, "holdfast_epoch", "The epoch of the journal's claim.",
+	      log_epoch(a->options.log));
+	gauge(t, "holdfast_shards", "Shard threads.",
+	      core_shard_count(a->options.core));
+}
+
+/* ---- the journal ---- */
+
+#define LATENCY_FIRST 6u /* 64 us */
+#define LATENCY_LAST 24u /* 17 s */
+
+/* Bucket i of the log counts commits of less than 2^i microseconds that no
+ * lower bucket counts; Prometheus wants them cumulated. */
+static void commit_latency(const struct log_stats *s, struct admin_text *t)
+{
+	static const char name[] = "holdfast_journal_commit_seconds";
+	uint64_t sum = 0;
+
+	family(t, name, "histogram",
+	       "Time from a frame's first record to its durability.");
+	for (unsigned i = 0; i < 32; i++) {
+		sum += atomic_load(&s->commit_us[i]);
+		if (i >= LATENCY_FIRST && i <= LATENCY_LAST)
+			admin_text_add(t, "%s_bucket{le=\"%g\"} %" PRIu64 "\n",
+				       name, (double)(1u << i) / 1e6, sum);
+	}
+	admin_text_add(t, "%s_bucket{le=\"+Inf\"} %" PRIu64 "\n", name, sum);
+	admin_text_add(t, "%s_sum %.6f\n", name,
+		       (double)atomic_load(&s->commit_us_total) / 1e6);
+	admin_text_add(t, "%s_count %" PRIu64 "\n", name, sum);
+}
+
+static void journal(struct admin *a, struct admin_text *t)
+{
+	const struct log_stats *s = log_stats(a->options.log);
+	const struct store_stats *store = store_stats(a->options.store);
+
+	commit_latency(s, t);
+	counter(t, "holdfast_journal_frames_total",
+		"Group commits written to the journal.",
+		atomic_load(&s->frames));
+	counter(t, "holdfast_journal_records_total",
+		"Records written to the journal.", atomic_load(&s->records));
+	counter(t, "holdfast_journal_payload_bytes_total",
+		"Bytes of records before compression and padding.",
+		atomic_load(&s->payload_bytes));
+	counter(t, "holdfast_journal_written_bytes_total",
+		"Bytes written to the journal's segments.",
+		atomic_load(&s->disk_bytes));
+	counter(t, "holdfast_journal_syncs_total",
+		"Durable writes of the journal.", atomic_load(&s->syncs));
+	counter(t, "holdfast_journal_claim_checks_total",
+		"Checks that no other broker has sealed our claim.",
+		atomic_load(&s->claim_checks));
+	counter(t, "holdfast_journal_segments_made_total",
+		"Segments made.", atomic_load(&s->segments_made));
+	counter(t, "holdfast_journal_segments_dropped_total",
+		"Segments deleted, as nothing in them was needed.",
+		atomic_load(&s->segments_dropped));
+	gauge(t, "holdfast_journal_backlog_bytes",
+	      "Bytes queued for the journal or being written.",
+	      log_backlog_bytes(a->options.log));
+	gauge(t, "holdfast_journal_has_space",
+	      "0 while publishing is refused for lack of disk space.",
+	      (uint64_t)log_has_space(a->options.log));
+	gauge(t, "holdfast_store_segments",
+	      "Segments that hold something needed.",
+	      atomic_load(&store->segments_live));
+	counter(t, "holdfast_store_checkpoints_total", "Checkpoints written.",
+		atomic_load(&store->checkpoints));
+	gauge(t, "holdfast_store_checkpoint_bytes",
+	      "Size of the newest checkpoint.",
+	      atomic_load(&store->checkpoint_bytes));
+	gauge(t, "holdfast_store_applied_lsn",
+	      "The last record that the store has taken in.",
+	      atomic_load(&store->applied_lsn));
+	gauge(t, "holdfast_store_checkpoint_lsn",
+	      "The first record that the newest checkpoint does not cover.",
+	      atomic_load(&store->checkpoint_lsn));
+}
+
+static void disk(struct admin *a, struct admin_text *t)
+{
+	struct io_fs fs;
+
+	if (io_fs_info(a->options.io, a->options.data_dir, &fs))
+		return;
+	gauge(t, "holdfast_disk_size_bytes",
+	      "Size of the file system that holds the data.", fs.bytes_total);
+	gauge(t, "holdfast_disk_free_bytes",
+	      "Free space of the file system that holds the data.",
+	      fs.bytes_free);
+}
+
+/* ---- the broker ---- */
+
+static void broker(struct admin *a, struct admin_text *t)
+{
+	struct core_stats s = {0};
+	uint64_t open = 0, accepted = 0;
+
+	core_stats(a->options.core, &s);
+	gauge(t, "holdfast_addresses", "Addresses.", s.addresses);
+	gauge(t, "holdfast_queues", "Queues.", s.queues);
+	gauge(t, "holdfast_consumers", "Consumers.", s.consumers);
+	gauge(t, "holdfast_producers", "Producers.", s.producers);
+	gauge(t, "holdfast_messages", "Messages in queues.", s.messages);
+	gauge(t, "holdfast_message_bytes", "Bytes of messages in queues.",
+	      s.message_bytes);
+	gauge(t, "holdfast_memory_message_bytes",
+	      "Bytes of message bodies kept in memory.", s.memory_bytes);
+	counter(t, "holdfast_published_total",
+		"Messages made durable and routed.", s.published);
+	counter(t, "holdfast_published_bytes_total",
+		"Bytes of messages made durable.", s.published_bytes);
+	counter(t, "holdfast_delivered_total",
+		"Messages handed to consumers, again included.", s.delivered);
+	counter(t, "holdfast_delivered_bytes_total",
+		"Bytes of messages handed to consumers.", s.delivered_bytes);
+	counter(t, "holdfast_acknowledged_total",
+		"Messages acknowledged by consumers.", s.acknowledged);
+	counter(t, "holdfast_redelivered_total",
+		"Messages handed out after a failed attempt.", s.redelivered);
+	counter(t, "holdfast_released_total",
+		"Messages given back by consumers.", s.released);
+	counter(t, "holdfast_dead_lettered_total",
+		"Messages moved to a dead-letter address or discarded.",
+		s.dead_lettered);
+	counter(t, "holdfast_expired_total", "Messages that expired.",
+		s.expired);
+	counter(t, "holdfast_rejected_total", "Publications refused.",
+		s.rejected);
+	counter(t, "holdfast_unrouted_total",
+		"Publications that no queue wanted.", s.unrouted);
+	if (!a->options.connections)
+		return;
+	a->options.connections(a->options.ctx, &open, &accepted);
+	gauge(t, "holdfast_connections", "Client connections.", open);
+	counter(t, "holdfast_connections_accepted_total",
+		"Client connections accepted.", accepted);
+}
+
+/* ---- queues ---- */
+
+struct queue_row {
+	char *name;
+	uint64_t value[9];
+};
+
+struct queue_rows {
+	struct queue_row *rows;
+	size_t count;
+};
+
+static const struct {
+	const char *name, *type, *help;
+} queue_families[] = {
+	{"holdfast_queue_messages", "gauge",
+	 "Messages in the queue, those being delivered included."},
+	{"holdfast_queue_delivering", "gauge",
+	 "Messages handed to consumers and not settled."},
+	{"holdfast_queue_bytes", "gauge", "Bytes of the queue's messages."},
+	{"holdfast_queue_consumers", "gauge", "Consumers of the queue."},
+	{"holdfast_queue_paused", "gauge", "1 while delivery is paused."},
+	{"holdfast_queue_enqueued_total", "counter",
+	 "Messages that entered the queue."},
+	{"holdfast_queue_acknowledged_total", "counter",
+	 "Messages of the queue that were acknowledged."},
+	{"holdfast_queue_expired_total", "counter",
+	 "Messages of the queue that expired."},
+	{"holdfast_queue_dead_lettered_total", "counter",
+	 "Messages of the queue that were dead-lettered."},
+};
+
+_Static_assert(ARRAY_COUNT(queue_families) ==
+		       sizeof(((struct queue_row *)0)->value) /
+			       sizeof(uint64_t),
+	       "one value for each family");
+
+static int take_queue(void *ctx, const struct queue_info *q)
+{
+	struct queue_rows *rows = ctx;
+	struct queue_row row = {
+		.value = {q->messages, q->delivering, q->bytes, q->consumers,
+			  q->paused, q->enqueued, q->acknowledged, q->expired,
+			  q->dead_lettered},
+	};
+
+	/* Temporary queues have random names: a series each, never again. */
+	if (q->temporary)
+		return 0;
+	if (rows->count == METRICS_QUEUES_MAX)
+		return 1;
+	row.name = strdup(q->name);
+	if (!row.name)
+		return 1;
+	rows->rows[rows->count++] = row;
+	return 0;
+}
+
+static void queues(struct admin *a, struct admin_text *t)
+{
+	struct queue_rows rows = {0};
+
+	rows.rows = calloc(METRICS_QUEUES_MAX, sizeof(*rows.rows));
+	if (!rows.rows) {
+		t->failed = true;
+		return;
+	}
+	core_each_queue(a->options.core, take_queue, &rows);
+	for (size_t f = 0; rows.count && f < ARRAY_COUNT(queue_families); f++) {
+		family(t, queue_families[f].name, queue_families[f].type,
+		       queue_families[f].help);
+		for (size_t i = 0; i < rows.count; i++) {
+			admin_text_add(t, "%s{queue=\"",
+				       queue_families[f].name);
+			label(t, rows.rows[i].name);
+			admin_text_add(t, "\"} %" PRIu64 "\n",
+				       rows.rows[i].value[f]);
+		}
+	}
+	for (size_t i = 0; i < rows.count; i++)
+		free(rows.rows[i].name);
+	free(rows.rows);
+}
+
+void metrics_write(struct admin *a, struct admin_text *t)
+{
+	identity(a, t);
+	process(a, t);
+	disk(a, t);
+	journal(a, t);
+	broker(a, t);
+	queues(a, t);
+}
