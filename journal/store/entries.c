@@ -273,8 +273,7 @@ static unsigned check_chunk(const struct entries_slot *s, uint64_t *ret_last)
 	const struct entries_chunk *c = s->chunk;
 	unsigned live = 0;
 
-	ASSERT(c->count && c->count <= c->capacity &&
-	       c->capacity <= CHUNK_MAX);
+	ASSERT(c->count && c->count <= c->capacity && c->capacity <= CHUNK_MAX);
 	for (unsigned i = 0; i < c->count; i++) {
 		uint64_t ref = s->base + c->entries[i].ref_delta;
 

@@ -15,12 +15,16 @@
 
 struct entry_more; /* what few messages have: journal/store/state.h */
 
+/* struct log_loc, with the segment as an index into the state's table. */
+struct entry_place {
+	uint32_t segment, frame, at, stored_len, body_len;
+};
+
 struct entry {
 	uint64_t arrived_ms, expiry_ms;
 	struct entry_more *more; /* NULL for a plain message */
 	uint32_t ref_delta;	 /* private to entries.c */
-	/* Where the body is; the segment is an index into the state's table. */
-	uint32_t segment, frame, at, stored_len, body_len;
+	struct entry_place place; /* of the body, without an upload */
 	uint32_t deliveries;
 	uint8_t priority, format, durable;
 	uint8_t dead; /* private to entries.c */
