@@ -1,13 +1,12 @@
 # Holdfast: one non-recursive Makefile; objects under build/.
-#
-#   make            build build/holdfastd and build/holdfast
-#   make run        install what is missing, build, run on ./data
-#   make test       install what is missing, build and test everything
-#   make help       the other targets
 
 CC ?= cc
 BUILD ?= build
 PREFIX ?= /usr/local
+DESTDIR ?=
+VERSION := 0.1.0
+JOBS := $(shell nproc 2>/dev/null || echo 2)
+
 VARIANT_CFLAGS ?= -O2
 WARNINGS = -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes \
 	-Wmissing-prototypes -Wpointer-arith -Wcast-qual -Wvla -Wundef \
@@ -15,7 +14,6 @@ WARNINGS = -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes \
 CPPFLAGS += -D_GNU_SOURCE -I. -DHOLDFAST_VERSION='"$(VERSION)"'
 ALL_CFLAGS = -std=gnu17 -g -pthread -fno-common -fstack-protector-strong \
 	$(WARNINGS) $(VARIANT_CFLAGS) $(CFLAGS)
-VERSION := 0.1.0
 
 PACKAGES = liburing libcrypto libsodium libzstd yaml-0.1 libqpid-proton-core \
 	libwebsockets jansson libcurl
@@ -23,44 +21,200 @@ PKG_CFLAGS := $(shell pkg-config --cflags $(PACKAGES) 2>/dev/null)
 PKG_LIBS := $(shell pkg-config --libs $(PACKAGES) 2>/dev/null)
 LDLIBS += $(PKG_LIBS) -lm
 
+# Variants keep their objects apart.  UBSan stops at the first finding: what
+# only prints is overlooked.
+ASAN = BUILD=build/asan VARIANT_CFLAGS='-O1 -fsanitize=address,undefined \
+	-fno-sanitize-recover=all -fno-omit-frame-pointer'
+TSAN = BUILD=build/tsan VARIANT_CFLAGS='-O1 -fsanitize=thread \
+	-fno-omit-frame-pointer'
+FUZZ = BUILD=build/fuzz CC=clang VARIANT_CFLAGS='-O1 \
+	-fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all \
+	-fno-omit-frame-pointer -Wno-unused-command-line-argument'
+
+# Unit tests that start threads; ThreadSanitizer watches these.
+THREADED_TESTS = test_crc32c test_crypto test_io test_log test_logger \
+	test_loop test_store test_core
+
 # Everything but the programs' own files is one library.
 LIB_SRC := $(wildcard base/*.c base/sim/*.c journal/log/*.c journal/store/*.c \
 	replication/*.c broker/core/*.c broker/protocols/*.c \
-	broker/protocols/amqp/*.c broker/admin/*.c)
+	broker/protocols/*/*.c broker/admin/*.c)
 DAEMON_SRC := $(wildcard broker/daemon/*.c)
 TOOL_SRC := $(wildcard tools/*.c)
 UNIT_SRC := $(wildcard tests/unit/test_*.c)
+# tests/sim/sim_*.c are programs; what else lies there is shared by them.
+SIM_SRC := $(wildcard tests/sim/sim_*.c)
+SIM_SHARED_SRC := $(filter-out $(SIM_SRC),$(wildcard tests/sim/*.c))
+PEER_SRC := $(wildcard tests/interop/*.c tests/crash/*.c)
+FUZZ_SRC := $(wildcard tests/fuzz/fuzz_*.c)
 BENCH_SRC := $(wildcard bench/*.c)
+MAN_SRC := $(wildcard docs/man/*.scd)
 
 LIB_OBJ := $(LIB_SRC:%.c=$(BUILD)/%.o)
 DAEMON_OBJ := $(DAEMON_SRC:%.c=$(BUILD)/%.o)
 TOOL_OBJ := $(TOOL_SRC:%.c=$(BUILD)/%.o)
-UNIT_BIN := $(UNIT_SRC:tests/unit/%.c=$(BUILD)/tests/unit/%)
-BENCH_BIN := $(BENCH_SRC:bench/%.c=$(BUILD)/bench/%)
+SIM_SHARED_OBJ := $(SIM_SHARED_SRC:%.c=$(BUILD)/%.o)
+UNIT_BIN := $(UNIT_SRC:%.c=$(BUILD)/%)
+SIM_BIN := $(SIM_SRC:%.c=$(BUILD)/%)
+PEER_BIN := $(PEER_SRC:%.c=$(BUILD)/%)
+FUZZ_BIN := $(FUZZ_SRC:%.c=$(BUILD)/%)
+BENCH_BIN := $(BENCH_SRC:%.c=$(BUILD)/%)
+THREADED_BIN := $(filter $(THREADED_TESTS:%=$(BUILD)/tests/unit/%),$(UNIT_BIN))
+MAN_PAGES := $(MAN_SRC:docs/man/%.scd=$(BUILD)/man/%)
+ALL_OBJ := $(LIB_OBJ) $(DAEMON_OBJ) $(TOOL_OBJ) $(SIM_SHARED_OBJ) \
+	$(patsubst %.c,$(BUILD)/%.o,$(UNIT_SRC) $(SIM_SRC) $(PEER_SRC) \
+	$(FUZZ_SRC) $(BENCH_SRC))
+
+LINK = $(CC) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+# A sub-make of its own takes all cores, unless the caller has said -j.
+PARALLEL = $(if $(findstring jobserver,$(MAKEFLAGS)),,-j$(JOBS))
+SUBMAKE = +@$(MAKE) --no-print-directory $(PARALLEL)
 
 .PHONY: all
 all: $(BUILD)/holdfastd $(BUILD)/holdfast
+
+# ---- for people ----
+
+.PHONY: help
+help:
+	@echo 'make            build the broker (build/holdfastd) and the command (build/holdfast)'
+	@echo 'make run        install what is missing, build, run the broker on ./data'
+	@echo 'make test       install what is missing, build and test everything (CI runs this)'
+	@echo 'make deps       install the Debian packages that building and testing need'
+	@echo 'make install    into $$(DESTDIR)$$(PREFIX), with man pages   [PREFIX=$(PREFIX)]'
+	@echo 'make clean      remove build/'
+	@echo
+	@echo 'make lint       layers, format, cppcheck and house rules'
+	@echo 'make format     let clang-format rewrite all sources'
+	@echo 'make unit       unit tests'
+	@echo 'make asan       unit tests under AddressSanitizer and UBSan'
+	@echo 'make tsan       threaded unit tests under ThreadSanitizer'
+	@echo 'make sim        simulation with the fixed seeds'
+	@echo 'make soak       long runs: many seeds, many kills   [SIM_SEEDS=10000 KILL_CYCLES=1000]'
+	@echo 'make fuzz       every fuzz target under libFuzzer   [FUZZ_SECONDS=30]'
+	@echo 'make bench      measure the journal and the broker (bench/README.md)'
+
+.PHONY: deps
+deps:
+	@tools/dev/deps test
+
+# After deps in a make of its own: this one has asked pkg-config too early.
+.PHONY: run
+run:
+	@tools/dev/deps run
+	$(SUBMAKE) all
+	@exec $(BUILD)/holdfastd --data-dir ./data
+
+.PHONY: test
+test:
+	@tools/dev/deps test
+	@tools/dev/run-tests
+
+.PHONY: lint
+lint:
+	@tools/dev/lint
+
+.PHONY: format
+format:
+	@tools/dev/lint --list-sources | xargs -r clang-format -i
+
+.PHONY: unit asan tsan sim soak
+unit asan tsan sim soak:
+	@tools/dev/run-tests $@
+
+.PHONY: fuzz
+fuzz:
+	@tools/dev/deps fuzz
+	@tools/dev/run-tests fuzz
+
+.PHONY: bench
+bench:
+	$(SUBMAKE) all bench-programs
+	@BUILD=$(BUILD) bench/run.sh
+
+.PHONY: man
+man: $(MAN_PAGES)
+
+.PHONY: install
+install: all man
+	@install -d $(DESTDIR)$(PREFIX)/bin
+	@install -m 755 $(BUILD)/holdfastd $(BUILD)/holdfast $(DESTDIR)$(PREFIX)/bin
+	@set -e; for page in $(MAN_PAGES); do \
+		install -D -m 644 "$$page" \
+			"$(DESTDIR)$(PREFIX)/share/man/man$${page##*.}/$${page##*/}"; \
+	done
+	@set -e; share=$(DESTDIR)$(PREFIX)/share; \
+	put() { [ ! -e "$$1" ] || install -D -m 644 "$$1" "$$2"; }; \
+	put tools/completions/holdfast.bash $$share/bash-completion/completions/holdfast; \
+	put tools/completions/_holdfast $$share/zsh/site-functions/_holdfast; \
+	put tools/completions/holdfast.fish $$share/fish/vendor_completions.d/holdfast.fish; \
+	put deploy/systemd/holdfast.service $(DESTDIR)$(PREFIX)/lib/systemd/system/holdfast.service
+
+.PHONY: clean
+clean:
+	@rm -rf build
+
+# ---- for tools/dev/run-tests ----
+
+.PHONY: unit-programs sim-programs peer-programs bench-programs fuzz-programs
+unit-programs: $(UNIT_BIN)
+sim-programs: $(SIM_BIN)
+peer-programs: $(PEER_BIN)
+bench-programs: $(BENCH_BIN)
+fuzz-programs: $(FUZZ_BIN)
+
+.PHONY: build-plain build-asan build-tsan build-fuzz
+build-plain:
+	$(SUBMAKE) all unit-programs sim-programs peer-programs bench-programs man
+build-asan:
+	$(SUBMAKE) $(ASAN) all unit-programs sim-programs
+build-tsan:
+	$(SUBMAKE) $(TSAN) threaded-programs
+build-fuzz:
+	$(SUBMAKE) $(FUZZ) fuzz-programs
+
+.PHONY: threaded-programs list-threaded
+threaded-programs: $(THREADED_BIN)
+list-threaded:
+	@echo $(notdir $(THREADED_BIN))
+
+# ---- rules ----
+
+.PHONY: packages
+packages:
+	@pkg-config --exists $(PACKAGES) || { \
+		echo 'Libraries are missing; "make deps" installs them:' >&2; \
+		pkg-config --print-errors --exists $(PACKAGES); exit 1; }
 
 $(BUILD)/libholdfast.a: $(LIB_OBJ)
 	@rm -f $@
 	@ar rcs $@ $^
 
 $(BUILD)/holdfastd: $(DAEMON_OBJ) $(BUILD)/libholdfast.a
-	@$(CC) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+	@$(LINK)
 
 $(BUILD)/holdfast: $(TOOL_OBJ) $(BUILD)/libholdfast.a
-	@$(CC) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+	@$(LINK)
 
-$(BUILD)/tests/unit/%: $(BUILD)/tests/unit/%.o $(BUILD)/libholdfast.a
-	@$(CC) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS) -lcmocka
+$(UNIT_BIN): $(BUILD)/%: $(BUILD)/%.o $(BUILD)/libholdfast.a
+	@$(LINK) -lcmocka
 
-$(BUILD)/bench/%: $(BUILD)/bench/%.o $(BUILD)/libholdfast.a
+$(SIM_BIN): $(BUILD)/%: $(BUILD)/%.o $(SIM_SHARED_OBJ) $(BUILD)/libholdfast.a
+	@$(LINK) -lcmocka
+
+$(PEER_BIN) $(BENCH_BIN): $(BUILD)/%: $(BUILD)/%.o $(BUILD)/libholdfast.a
+	@$(LINK)
+
+$(FUZZ_BIN): $(BUILD)/%: $(BUILD)/%.o $(BUILD)/libholdfast.a
+	@$(LINK) -fsanitize=fuzzer
+
+$(BUILD)/man/%: docs/man/%.scd
 	@mkdir -p $(@D)
-	@$(CC) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+	@scdoc < $< > $@.tmp && mv $@.tmp $@
 
-$(BUILD)/%.o: %.c
+$(BUILD)/%.o: %.c | packages
 	@mkdir -p $(@D)
 	@$(CC) $(CPPFLAGS) $(PKG_CFLAGS) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
 
 .SECONDARY:
--include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
+-include $(wildcard $(ALL_OBJ:.o=.d))

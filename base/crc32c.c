@@ -71,9 +71,8 @@ static uint32_t crc_by_table(uint32_t crc, const uint8_t *p, size_t len)
 
 HARDWARE static inline uint32_t crc_shift(uint32_t crc, uint32_t factor)
 {
-	__m128i product = _mm_clmulepi64_si128(_mm_cvtsi32_si128((int)crc),
-					       _mm_cvtsi32_si128((int)factor),
-					       0);
+	__m128i product = _mm_clmulepi64_si128(
+		_mm_cvtsi32_si128((int)crc), _mm_cvtsi32_si128((int)factor), 0);
 
 	return (uint32_t)_mm_crc32_u64(0, (uint64_t)_mm_cvtsi128_si64(product));
 }

@@ -66,10 +66,9 @@ void crypto_aead_free(struct crypto_aead *a)
 	free(a);
 }
 
-int crypto_seal(struct crypto_aead *a,
-		const uint8_t nonce[CRYPTO_NONCE_BYTES], const void *aad,
-		size_t aad_len, const void *in, size_t len, void *out,
-		uint8_t tag[CRYPTO_TAG_BYTES])
+int crypto_seal(struct crypto_aead *a, const uint8_t nonce[CRYPTO_NONCE_BYTES],
+		const void *aad, size_t aad_len, const void *in, size_t len,
+		void *out, uint8_t tag[CRYPTO_TAG_BYTES])
 {
 	uint8_t none[1];
 	int n;
@@ -77,8 +76,7 @@ int crypto_seal(struct crypto_aead *a,
 	ASSERT(len <= INT_MAX && aad_len <= INT_MAX);
 	if (!EVP_EncryptInit_ex(a->seal, NULL, NULL, NULL, nonce))
 		goto failed;
-	if (aad_len &&
-	    !EVP_EncryptUpdate(a->seal, NULL, &n, aad, (int)aad_len))
+	if (aad_len && !EVP_EncryptUpdate(a->seal, NULL, &n, aad, (int)aad_len))
 		goto failed;
 	if (len && !EVP_EncryptUpdate(a->seal, out, &n, in, (int)len))
 		goto failed;
@@ -92,10 +90,9 @@ failed:
 	return -EIO;
 }
 
-int crypto_open(struct crypto_aead *a,
-		const uint8_t nonce[CRYPTO_NONCE_BYTES], const void *aad,
-		size_t aad_len, const void *in, size_t len, void *out,
-		const uint8_t tag[CRYPTO_TAG_BYTES])
+int crypto_open(struct crypto_aead *a, const uint8_t nonce[CRYPTO_NONCE_BYTES],
+		const void *aad, size_t aad_len, const void *in, size_t len,
+		void *out, const uint8_t tag[CRYPTO_TAG_BYTES])
 {
 	uint8_t expected[CRYPTO_TAG_BYTES], none[1];
 	int n, err = -EIO;
@@ -104,8 +101,7 @@ int crypto_open(struct crypto_aead *a,
 	memcpy(expected, tag, sizeof(expected));
 	if (!EVP_DecryptInit_ex(a->open, NULL, NULL, NULL, nonce))
 		goto failed;
-	if (aad_len &&
-	    !EVP_DecryptUpdate(a->open, NULL, &n, aad, (int)aad_len))
+	if (aad_len && !EVP_DecryptUpdate(a->open, NULL, &n, aad, (int)aad_len))
 		goto failed;
 	if (len && !EVP_DecryptUpdate(a->open, out, &n, in, (int)len))
 		goto failed;

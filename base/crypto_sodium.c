@@ -379,8 +379,8 @@ void crypto_hash(uint8_t ret[CRYPTO_HASH_BYTES], const struct iovec *parts,
 
 int crypto_hasher_create(struct crypto_hasher **ret)
 {
-	struct crypto_hasher *h = aligned_alloc(_Alignof(struct crypto_hasher),
-						sizeof(*h));
+	struct crypto_hasher *h =
+		aligned_alloc(_Alignof(struct crypto_hasher), sizeof(*h));
 
 	if (!h)
 		return -ENOMEM;

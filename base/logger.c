@@ -327,8 +327,8 @@ void logger_write(enum logger_level level, const char *component,
 	struct line l;
 	va_list args;
 
-	if ((int)level < atomic_load_explicit(&least_level,
-					      memory_order_relaxed))
+	if ((int)level <
+	    atomic_load_explicit(&least_level, memory_order_relaxed))
 		return;
 	if (atomic_load(&line_format) == LOGGER_AUTO)
 		logger_configure((enum logger_level)atomic_load(&least_level),

@@ -43,8 +43,8 @@ static inline void test_register(const char *sentence, void (*run)(void **))
 {
 	if (test_count == TEST_COUNT_MAX)
 		abort();
-	test_list[test_count++] = (struct CMUnitTest){
-		.name = sentence, .test_func = run};
+	test_list[test_count++] =
+		(struct CMUnitTest){.name = sentence, .test_func = run};
 }
 
 #define TEST_PASTE_(a, b) a##b

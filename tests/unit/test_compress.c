@@ -76,9 +76,9 @@ TEST("noise that would not become smaller is refused, output length untouched")
 	size_t len = 12345;
 
 	fill_noise(in, sizeof(in));
-	assert_int_equal(compress_pack(c, in, sizeof(in), out, sizeof(out),
-				       &len),
-			 -ENOSPC);
+	assert_int_equal(
+		compress_pack(c, in, sizeof(in), out, sizeof(out), &len),
+		-ENOSPC);
 	assert_int_equal(compress_pack(c, in, sizeof(in), out, 0, &len),
 			 -ENOSPC);
 	assert_int_equal(len, 12345);
@@ -92,15 +92,13 @@ TEST("a result that fills the room given is refused, a little more is enough")
 	size_t len, again;
 
 	fill_text(in, sizeof(in));
-	assert_int_equal(compress_pack(c, in, sizeof(in), out, sizeof(out),
-				       &len),
-			 0);
+	assert_int_equal(
+		compress_pack(c, in, sizeof(in), out, sizeof(out), &len), 0);
 	assert_int_equal(compress_pack(c, in, sizeof(in), out, len, &again),
 			 -ENOSPC);
 	/* zstd works with a few bytes of slack at its end. */
-	assert_int_equal(compress_pack(c, in, sizeof(in), out, len + 32,
-				       &again),
-			 0);
+	assert_int_equal(
+		compress_pack(c, in, sizeof(in), out, len + 32, &again), 0);
 	assert_int_equal(again, len);
 	compress_free(c);
 }
@@ -112,9 +110,9 @@ TEST("an expanded size other than the expected one is damage")
 	size_t len;
 
 	fill_text(in, sizeof(in));
-	assert_int_equal(compress_pack(c, in, sizeof(in), packed,
-				       sizeof(packed), &len),
-			 0);
+	assert_int_equal(
+		compress_pack(c, in, sizeof(in), packed, sizeof(packed), &len),
+		0);
 	assert_int_equal(compress_unpack(c, packed, len, out, 4095),
 			 -E_CORRUPT);
 	assert_int_equal(compress_unpack(c, packed, len, out, 4097),
@@ -132,13 +130,13 @@ TEST("garbage is damage, and the context still works afterwards")
 	size_t len;
 
 	fill_noise(packed, sizeof(packed));
-	assert_int_equal(compress_unpack(c, packed, sizeof(packed), out,
-					 sizeof(out)),
-			 -E_CORRUPT);
+	assert_int_equal(
+		compress_unpack(c, packed, sizeof(packed), out, sizeof(out)),
+		-E_CORRUPT);
 	fill_text(in, sizeof(in));
-	assert_int_equal(compress_pack(c, in, sizeof(in), packed,
-				       sizeof(packed), &len),
-			 0);
+	assert_int_equal(
+		compress_pack(c, in, sizeof(in), packed, sizeof(packed), &len),
+		0);
 	assert_int_equal(compress_unpack(c, packed, len, out, sizeof(out)), 0);
 	assert_memory_equal(in, out, sizeof(in));
 	compress_free(c);

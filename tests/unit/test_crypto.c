@@ -88,14 +88,14 @@ TEST("AES-256-GCM gives the published answer, again and again, in place too")
 	for (int round = 0; round < 3; round++) {
 		memcpy(buf, v.plain, sizeof(buf));
 		assert_int_equal(crypto_seal(aead, v.nonce, v.aad,
-					     GCM_AAD_BYTES, buf, GCM_BYTES,
-					     buf, tag),
+					     GCM_AAD_BYTES, buf, GCM_BYTES, buf,
+					     tag),
 				 0);
 		assert_memory_equal(buf, v.cipher, GCM_BYTES);
 		assert_memory_equal(tag, v.tag, 16);
 		assert_int_equal(crypto_open(aead, v.nonce, v.aad,
-					     GCM_AAD_BYTES, buf, GCM_BYTES,
-					     buf, tag),
+					     GCM_AAD_BYTES, buf, GCM_BYTES, buf,
+					     tag),
 				 0);
 		assert_memory_equal(buf, v.plain, GCM_BYTES);
 	}
@@ -119,8 +119,8 @@ TEST("one changed bit anywhere is refused, and no plaintext is released")
 		((uint8_t *)&v)[at] ^= (uint8_t)(1u << (bit % 8));
 		memset(out, 0xaa, sizeof(out));
 		assert_int_equal(crypto_open(aead, v.nonce, v.aad,
-					     GCM_AAD_BYTES, v.cipher,
-					     GCM_BYTES, out, v.tag),
+					     GCM_AAD_BYTES, v.cipher, GCM_BYTES,
+					     out, v.tag),
 				 -E_CORRUPT);
 		assert_memory_equal(out, zeros, GCM_BYTES);
 	}
@@ -143,19 +143,18 @@ TEST("empty data and empty associated data can be sealed and opened")
 	assert_int_equal(crypto_open(aead, v.nonce, v.aad, GCM_AAD_BYTES, NULL,
 				     0, NULL, tag),
 			 0);
-	assert_int_equal(crypto_seal(aead, v.nonce, NULL, 0, NULL, 0, NULL,
-				     other),
-			 0);
+	assert_int_equal(
+		crypto_seal(aead, v.nonce, NULL, 0, NULL, 0, NULL, other), 0);
 	assert_memory_not_equal(tag, other, 16);
-	assert_int_equal(crypto_open(aead, v.nonce, NULL, 0, NULL, 0, NULL,
-				     tag),
-			 -E_CORRUPT);
+	assert_int_equal(
+		crypto_open(aead, v.nonce, NULL, 0, NULL, 0, NULL, tag),
+		-E_CORRUPT);
 	assert_int_equal(crypto_seal(aead, v.nonce, NULL, 0, v.plain, GCM_BYTES,
 				     out, tag),
 			 0);
-	assert_int_equal(crypto_open(aead, v.nonce, NULL, 0, out, GCM_BYTES,
-				     out, tag),
-			 0);
+	assert_int_equal(
+		crypto_open(aead, v.nonce, NULL, 0, out, GCM_BYTES, out, tag),
+		0);
 	assert_memory_equal(out, v.plain, GCM_BYTES);
 	crypto_aead_free(aead);
 }
@@ -212,8 +211,7 @@ TEST("a thousand keys live at once, each its own, and their places are reused")
 			uint8_t bytes[32] = {(uint8_t)i, (uint8_t)(i >> 8),
 					     (uint8_t)round};
 
-			assert_int_equal(crypto_key_create(bytes, &keys[i]),
-					 0);
+			assert_int_equal(crypto_key_create(bytes, &keys[i]), 0);
 		}
 		for (int i = 0; i < COUNT; i++) {
 			crypto_key_export(keys[i], text);
@@ -247,9 +245,8 @@ TEST("a wrapped key opens under its master key and context only")
 	assert_int_equal(crypto_wrap(io, master, key, "segment 7", 9, again),
 			 0);
 	assert_memory_not_equal(wrapped, again, sizeof(wrapped));
-	assert_int_equal(crypto_unwrap(master, wrapped, "segment 7", 9,
-				       &opened),
-			 0);
+	assert_int_equal(
+		crypto_unwrap(master, wrapped, "segment 7", 9, &opened), 0);
 	crypto_key_export(key, expected);
 	crypto_key_export(opened, text);
 	assert_string_equal(text, expected);
@@ -257,14 +254,14 @@ TEST("a wrapped key opens under its master key and context only")
 	opened = NULL;
 	assert_int_equal(crypto_unwrap(other, wrapped, "segment 7", 9, &opened),
 			 -E_KEY);
-	assert_int_equal(crypto_unwrap(master, wrapped, "segment 8", 9,
-				       &opened),
-			 -E_KEY);
+	assert_int_equal(
+		crypto_unwrap(master, wrapped, "segment 8", 9, &opened),
+		-E_KEY);
 	for (size_t i = 0; i < sizeof(wrapped); i++) {
 		wrapped[i] ^= 0x40;
-		assert_int_equal(crypto_unwrap(master, wrapped, "segment 7", 9,
-					       &opened),
-				 -E_KEY);
+		assert_int_equal(
+			crypto_unwrap(master, wrapped, "segment 7", 9, &opened),
+			-E_KEY);
 		wrapped[i] ^= 0x40;
 	}
 	assert_null(opened);
@@ -463,7 +460,10 @@ TEST("a password verifies against its hash, another one does not")
 TEST("what is not an Argon2id hash is recognised and verifies nothing")
 {
 	static const char *const bad[] = {
-		"", "secret", "$argon2id$", "$argon2id$v=19$m=65536,t=2,p=1$",
+		"",
+		"secret",
+		"$argon2id$",
+		"$argon2id$v=19$m=65536,t=2,p=1$",
 		"$argon2i$v=19$m=65536,t=2,p=1$c29tZXNhbHQ$"
 		"RdescudvJCsgt3ub+b4dWRWJTmaaJObG",
 		"$2b$12$R9h/cIPz0gi.URNNX3kh2OPST9/PgBkqquzi.Ss7KIUgO2t0jWMUW"};

@@ -12,8 +12,7 @@ static void check_order(struct list *head, const int *numbers, size_t count)
 {
 	size_t i = 0;
 
-	list_for_each(pos, head)
-	{
+	list_for_each(pos, head) {
 		assert_true(i < count);
 		assert_int_equal(list_entry(pos, struct item, link)->number,
 				 numbers[i]);
@@ -60,8 +59,7 @@ TEST("a loop may remove the item that it stands on")
 
 	for (int i = 0; i < 4; i++)
 		list_push(&head, &items[i].link);
-	list_for_each_safe(pos, &head)
-	{
+	list_for_each_safe(pos, &head) {
 		if (list_entry(pos, struct item, link)->number % 2)
 			list_remove(pos);
 	}

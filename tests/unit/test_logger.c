@@ -108,12 +108,13 @@ TEST("the time is RFC 3339 in UTC with milliseconds")
 
 TEST("hostile text survives quoting and stays inside its value")
 {
-	static const char hostile[] =
-		"\"} \\ \n\r\t\x01\x7f key=value \xc3\xa9 \xff \xed\xa0\x80 end";
+	static const char hostile[] = "\"} \\ \n\r\t\x01\x7f key=value "
+				      "\xc3\xa9 \xff \xed\xa0\x80 end";
 	json_t *object;
 
 	begin(LOGGER_INFO, LOGGER_JSON);
-	logger_info("amqp", "refused", "name=%s after=1", LOGGER_QUOTE(hostile));
+	logger_info("amqp", "refused", "name=%s after=1",
+		    LOGGER_QUOTE(hostile));
 	object = end_json();
 	assert_string_equal(member(object, "name"),
 			    "\"} \\ \n\r\t\x01\x7f key=value \xc3\xa9 "
@@ -224,7 +225,8 @@ TEST("a quoted text is cut to its buffer and always closed")
 	char buf[16];
 
 	for (size_t len = 3; len <= sizeof(buf); len++) {
-		const char *quoted = logger_quote(buf, len, "ab\"\\\n\x01zzzzz");
+		const char *quoted =
+			logger_quote(buf, len, "ab\"\\\n\x01zzzzz");
 		size_t n = strlen(quoted);
 
 		assert_true(n < len && n >= 2);
@@ -261,9 +263,8 @@ TEST("lines of several threads do not mix")
 	end(text, sizeof(text));
 	for (char *line = strtok(text, "\n"); line; line = strtok(NULL, "\n")) {
 		used = 0;
-		sscanf(line + 24,
-		       " info  thread: line writer=%d number=%d%n", &writer,
-		       &number, &used);
+		sscanf(line + 24, " info  thread: line writer=%d number=%d%n",
+		       &writer, &number, &used);
 		assert_int_equal(line[24 + used], '\0');
 		assert_in_range(writer, 0, 3);
 		assert_int_equal(number, seen[writer]++);
