@@ -1,0 +1,88 @@
+/* broker/daemon/settings.h: what the broker can be told.
+ *
+ * One table (settings_table) describes every key; docs/configuration.md and
+ * holdfast.yaml(5) explain them.  The struct belongs to the struct config that
+ * it was loaded into. */
+#ifndef BROKER_DAEMON_SETTINGS_H
+#define BROKER_DAEMON_SETTINGS_H
+
+#include "base/config.h"
+#include "broker/core/core.h"
+
+enum settings_anonymous {
+	SETTINGS_ANONYMOUS_LOOPBACK,
+	SETTINGS_ANONYMOUS_ALWAYS,
+	SETTINGS_ANONYMOUS_NEVER,
+};
+
+struct settings_user {
+	char *name;
+	char *password_hash; /* one of these two */
+	char *password;
+};
+
+struct settings_address {
+	char *match;
+	int routing;
+	bool auto_create, auto_delete;
+	uint64_t delivery_attempts;
+	char *dead_letter, *expiry; /* "": none */
+	uint64_t ttl_max_ns;
+};
+
+struct settings {
+	char *data_dir;
+	struct config_list listen;
+	char *admin;
+	bool admin_allow_remote;
+	int engine; /* enum io_engine */
+	uint64_t shards;
+	struct config_maps users; /* struct settings_user */
+	int anonymous;		  /* enum settings_anonymous */
+	struct config_maps addresses; /* struct settings_address */
+	uint64_t expiry_scan_ns, shutdown_timeout_ns;
+	bool core_dumps;
+	struct {
+		uint64_t segment_bytes, compress_level;
+		uint64_t checkpoint_ns, checkpoint_bytes, reserve_bytes;
+		char *key_file; /* NULL: a development key */
+	} journal;
+	struct {
+		uint64_t message_bytes, memory_bytes, connections, frame_bytes;
+	} limits;
+	struct {
+		uint64_t idle_timeout_ns, credit;
+	} amqp;
+	struct {
+		int level, format;
+	} log;
+};
+
+extern const struct config_table settings_table;
+
+/* Loads, and checks what spans keys. */
+MUST_CHECK int settings_load(const struct config_source *,
+			     struct config **ret, struct config_errors *);
+const struct settings *settings_of(const struct config *);
+
+/* "amqp://127.0.0.1:5672", "any://[::]:61616". */
+struct settings_listen {
+	bool any; /* all protocols, told apart by their first bytes */
+	char address[64];
+	uint16_t port;
+};
+/* NULL, or what is wrong with it. */
+const char *settings_parse_listen(const char *text,
+				  struct settings_listen *ret);
+/* "127.0.0.1:8161"; *ret_off for "off". */
+const char *settings_parse_admin(const char *text, bool *ret_off,
+				 struct settings_listen *ret);
+bool settings_is_loopback(const char *address);
+
+/* The rules of `addresses`, with the built-in one for "#" last unless there
+ * is one.  Strings belong to the settings; free() the array. */
+MUST_CHECK int settings_rules(const struct settings *,
+			      struct core_address_rule **ret,
+			      unsigned *ret_count);
+
+#endif
