@@ -103,12 +103,18 @@ struct loop {
 	void (*init)(void *ctx);
 	void *init_ctx;
 	pthread_t thread;
-	bool has_thread;
+	bool has_thread; /* set by an implementation that made `thread` */
 	/* any thread */
 	_Atomic(struct loop_mail *) mailbox; /* newest first */
-	_Atomic bool sleeping, stopping;
+	_Atomic bool sleeping;		     /* a post is to call wake() */
+	_Atomic bool stopping;
 	_Atomic uint64_t heartbeat_ns;
-	void *engine; /* the implementation's */
+	_Atomic bool waiting; /* in wait(), and not woken yet */
+	_Atomic bool started; /* loop_start() or loop_run() was called */
+	void *engine;	      /* the implementation's */
+	/* owner thread */
+	struct loop_mail *mail, **mail_tail; /* taken, oldest first */
+	int task_turn; /* tasks queued now carry this value */
 };
 
 /* loop.c, for the engines and the simulator. */
@@ -116,6 +122,9 @@ struct loop {
 void loop_thread_main(struct loop *);
 /* One iteration; waits only when may_wait and nothing is left to do. */
 void loop_iterate(struct loop *, bool may_wait);
+/* wait() calls this when it has blocked and before it completes anything:
+ * reads the clocks, and tells other threads that the loop runs. */
+void loop_woke(struct loop *);
 /* Mail, tasks or a due timer are waiting. */
 bool loop_has_work(struct loop *);
 /* When the earliest timer is due; UINT64_MAX: none. */
@@ -124,6 +133,7 @@ uint64_t loop_next_timer_ns(const struct loop *);
 void loop_complete(struct loop_op *, int res);
 
 /* Implementations. */
+/* *ret_reason is set on failure too: why io_uring cannot be used. */
 int uring_create(struct io **ret, const char **ret_reason);
 int threads_create(struct io **ret);
 

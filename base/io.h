@@ -35,7 +35,8 @@ enum io_engine {
 
 /* Makes the world.  *ret_reason (static or owned by the io) is one English
  * sentence that says which engine was chosen and why, naming the cause when
- * io_uring was refused (seccomp, sysctl io_uring_disabled, memlock, kernel). */
+ * io_uring was refused (seccomp, sysctl io_uring_disabled, memlock, kernel).
+ * It is set on failure too. */
 MUST_CHECK int io_create(enum io_engine want, struct io **ret,
 			 const char **ret_reason);
 void io_free(struct io *);

@@ -8,7 +8,7 @@
  * All calls belong to the loop's own thread unless marked [any].  Callbacks
  * never run from inside the call that starts an operation.
  *
- * One iteration: mail, completions, timers, then deferred tasks, then wait. */
+ * One iteration: wait, completions, mail, timers, then deferred tasks. */
 #ifndef BASE_LOOP_H
 #define BASE_LOOP_H
 
@@ -23,9 +23,13 @@ struct loop_socket;
 
 MUST_CHECK int loop_create(struct io *, const char *name, struct loop **ret);
 /* The loop must not be running.  Operations still in flight are waited for or
- * cancelled, without their callbacks. */
+ * cancelled, without their callbacks.  Sockets that are still open end here,
+ * and loop_socket_close() may and must still be called on them.  A loop that
+ * ran by loop_run() is freed on the thread that ran it.  NULL-safe. */
 void loop_free(struct loop *);
-/* Start the loop's thread.  init(ctx) runs first, on that thread. */
+/* Start the loop's thread, once.  init(ctx) runs first, on that thread; it may
+ * be NULL.  What is still in flight when the thread ends is given up as by
+ * loop_free(). */
 MUST_CHECK int loop_start(struct loop *, void (*init)(void *ctx), void *ctx);
 /* [any] Ask the thread to leave loop_run() after this iteration. */
 void loop_stop(struct loop *);
@@ -138,7 +142,7 @@ const char *loop_socket_peer(const struct loop_socket *);
 int loop_socket_peer_is_loopback(const struct loop_socket *);
 /* done(res): res >= 0 is a token for loop_adopt() on any loop. */
 void loop_accept(struct loop *, struct loop_op *, struct loop_socket *listener);
-/* Takes the token.  TCP_NODELAY is set. */
+/* Takes the token, also on failure.  TCP_NODELAY is set. */
 MUST_CHECK int loop_adopt(struct loop *, int token, struct loop_socket **ret);
 /* Give back an accepted token that is not wanted. */
 void loop_refuse(struct loop *, int token);

@@ -1,0 +1,386 @@
+/* base/posix.c: files, directories, clocks and threads of the two real
+ * engines.
+ *
+ * Crash argument: nothing here orders writes.  A write is durable when the
+ * caller's sync, or the O_DSYNC of an append file, has returned 0; a failed
+ * sync is reported and never tried again, because the kernel may have marked
+ * the lost pages clean. */
+#include <dirent.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <sys/statfs.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/posix.h"
+
+/* ---- clocks, randomness, threads ---- */
+
+uint64_t posix_now_ns(struct io *io)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+}
+
+uint64_t posix_wall_ms(struct io *io)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_REALTIME, &ts);
+	return (uint64_t)ts.tv_sec * 1000u + (uint64_t)ts.tv_nsec / 1000000u;
+}
+
+void posix_random(struct io *io, void *buf, size_t len)
+{
+	uint8_t *p = buf;
+
+	while (len) {
+		ssize_t n = getrandom(p, len, 0);
+
+		/* Keys and nonces come from here: going on without
+		 * randomness is not an option. */
+		ASSERT(n > 0 || errno == EINTR);
+		if (n > 0) {
+			p += n;
+			len -= (size_t)n;
+		}
+	}
+}
+
+int posix_thread(pthread_t *ret, const char *name, void *(*run)(void *),
+		 void *arg)
+{
+	sigset_t block, old;
+	int r;
+
+	/* Signals for the process go to the main thread; faults stay here. */
+	sigfillset(&block);
+	sigdelset(&block, SIGSEGV);
+	sigdelset(&block, SIGBUS);
+	sigdelset(&block, SIGFPE);
+	sigdelset(&block, SIGILL);
+	sigdelset(&block, SIGABRT);
+	sigdelset(&block, SIGTRAP);
+	pthread_sigmask(SIG_SETMASK, &block, &old);
+	r = pthread_create(ret, NULL, run, arg);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	if (!r)
+		pthread_setname_np(*ret, name);
+	return -r;
+}
+
+/* ---- transfers ---- */
+
+int posix_read_step(const struct io_file *file, size_t len, size_t *progress,
+		    int64_t res)
+{
+	if (res == -EINTR)
+		return 1;
+	if (res < 0)
+		return (int)res;
+	*progress += (size_t)res;
+	/* Going on from an unaligned place would be -EINVAL with O_DIRECT; a
+	 * read ends there only at the end of the file. */
+	if (!res || *progress >= len || (file->direct && *progress % IO_BLOCK))
+		return 0;
+	return 1;
+}
+
+int posix_write_step(const struct io_file *file, size_t len, size_t *progress,
+		     int64_t res)
+{
+	/* No error is retried, not even -EINTR: with RWF_DSYNC it may stand
+	 * for a sync that failed. */
+	if (res < 0)
+		return (int)res;
+	*progress += (size_t)res;
+	if (*progress >= len)
+		return 0;
+	if (!res || (file->direct && *progress % IO_BLOCK))
+		return -EIO;
+	return 1;
+}
+
+/* ---- files ---- */
+
+int posix_open(struct io *io, const char *path, unsigned flags,
+	       struct io_file **ret)
+{
+	int mode = (flags & IO_WRITE) ? O_RDWR : O_RDONLY;
+	struct io_file *file = calloc(1, sizeof(*file));
+	int r;
+
+	if (!file)
+		return -ENOMEM;
+	if (flags & IO_CREATE)
+		mode |= O_CREAT;
+	if (flags & IO_EXCLUSIVE)
+		mode |= O_EXCL;
+	if (flags & IO_APPEND)
+		mode |= O_APPEND | O_DSYNC;
+	file->io = io;
+	file->fd = open(path, mode | O_CLOEXEC, 0600);
+	if (file->fd < 0) {
+		r = -errno;
+		free(file);
+		return r;
+	}
+	/* Set afterwards: open(O_CREAT | O_EXCL | O_DIRECT) on a file system
+	 * that refuses O_DIRECT leaves the file behind, and a second try
+	 * could not tell it from somebody else's. */
+	if ((flags & (IO_DIRECT | IO_APPEND)) == IO_DIRECT &&
+	    !fcntl(file->fd, F_SETFL, O_DIRECT))
+		file->direct = true;
+	*ret = file;
+	return 0;
+}
+
+void posix_close(struct io_file *file)
+{
+	close(file->fd);
+	free(file);
+}
+
+int posix_read(struct io_file *file, void *buf, size_t len, uint64_t offset,
+	       size_t *ret_len)
+{
+	size_t progress = 0;
+	int r = len > 0;
+
+	while (r == 1) {
+		ssize_t n = pread(file->fd, (uint8_t *)buf + progress,
+				  base_min(len - progress, POSIX_TRANSFER_MAX),
+				  (off_t)(offset + progress));
+
+		r = posix_read_step(file, len, &progress, n < 0 ? -errno : n);
+	}
+	if (r)
+		return r;
+	*ret_len = progress;
+	return 0;
+}
+
+int posix_write(struct io_file *file, const void *buf, size_t len,
+		uint64_t offset)
+{
+	size_t progress = 0;
+	int r = len > 0;
+
+	/* On an O_APPEND file Linux ignores pwrite's offset. */
+	while (r == 1) {
+		ssize_t n = pwrite(file->fd, (const uint8_t *)buf + progress,
+				   base_min(len - progress, POSIX_TRANSFER_MAX),
+				   (off_t)(offset + progress));
+
+		r = posix_write_step(file, len, &progress, n < 0 ? -errno : n);
+	}
+	return r;
+}
+
+int posix_sync(struct io_file *file)
+{
+	return fsync(file->fd) ? -errno : 0;
+}
+
+int posix_size(struct io_file *file, uint64_t *ret_bytes)
+{
+	struct statx st;
+
+	if (statx(file->fd, "", AT_EMPTY_PATH | AT_STATX_FORCE_SYNC, STATX_SIZE,
+		  &st))
+		return -errno;
+	*ret_bytes = st.stx_size;
+	return 0;
+}
+
+int posix_truncate(struct io_file *file, uint64_t bytes)
+{
+	int r;
+
+	do
+		r = ftruncate(file->fd, (off_t)bytes) ? -errno : 0;
+	while (r == -EINTR);
+	return r;
+}
+
+int posix_allocate(struct io_file *file, uint64_t bytes)
+{
+	uint64_t size;
+	int r;
+
+	do
+		r = fallocate(file->fd, 0, 0, (off_t)bytes) ? -errno : 0;
+	while (r == -EINTR);
+	if (r != -EOPNOTSUPP && r != -ENOSYS)
+		return r;
+	/* fallocate never shrinks a file, so this must not either. */
+	r = posix_size(file, &size);
+	if (r || size >= bytes)
+		return r;
+	return posix_truncate(file, bytes);
+}
+
+int posix_lock(struct io_file *file)
+{
+	struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+
+	if (!fcntl(file->fd, F_OFD_SETLK, &lock))
+		return 0;
+	return errno == EACCES ? -EAGAIN : -errno;
+}
+
+/* ---- directories ---- */
+
+int posix_mkdir(struct io *io, const char *path)
+{
+	struct stat st;
+
+	if (!mkdir(path, 0700))
+		return 0;
+	if (errno != EEXIST)
+		return -errno;
+	if (stat(path, &st))
+		return -errno;
+	return S_ISDIR(st.st_mode) ? 0 : -ENOTDIR;
+}
+
+int posix_sync_dir(struct io *io, const char *path)
+{
+	int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	int r;
+
+	if (fd < 0)
+		return -errno;
+	r = fsync(fd) ? -errno : 0;
+	close(fd);
+	return r;
+}
+
+int posix_rename(struct io *io, const char *from, const char *to)
+{
+	return rename(from, to) ? -errno : 0;
+}
+
+int posix_unlink(struct io *io, const char *path)
+{
+	return unlink(path) ? -errno : 0;
+}
+
+struct names {
+	char **names;
+	size_t count, capacity;
+};
+
+static void names_fini(struct names *n)
+{
+	for (size_t i = 0; i < n->count; i++)
+		free(n->names[i]);
+	free(n->names);
+}
+
+static int names_add(struct names *n, const char *name)
+{
+	if (n->count == n->capacity) {
+		size_t capacity = n->capacity ? n->capacity * 2 : 64;
+		char **grown = realloc(n->names, capacity * sizeof(char *));
+
+		if (!grown)
+			return -ENOMEM;
+		n->names = grown;
+		n->capacity = capacity;
+	}
+	n->names[n->count] = strdup(name);
+	return n->names[n->count++] ? 0 : -ENOMEM;
+}
+
+static int names_read(struct names *n, const char *path)
+{
+	DIR *dir = opendir(path);
+	struct dirent *entry;
+	int r = 0;
+
+	if (!dir)
+		return -errno;
+	while (!r) {
+		errno = 0;
+		entry = readdir(dir);
+		if (!entry) {
+			r = -errno;
+			break;
+		}
+		if (strcmp(entry->d_name, ".") && strcmp(entry->d_name, ".."))
+			r = names_add(n, entry->d_name);
+	}
+	closedir(dir);
+	return r;
+}
+
+static int names_compare(const void *a, const void *b)
+{
+	return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+/* Read in full first, so that each() may unlink. */
+int posix_list(struct io *io, const char *path,
+	       int (*each)(void *, const char *), void *ctx)
+{
+	struct names n = {0};
+	int r = names_read(&n, path);
+
+	if (!r && n.count)
+		qsort(n.names, n.count, sizeof(char *), names_compare);
+	for (size_t i = 0; !r && i < n.count; i++)
+		r = each(ctx, n.names[i]);
+	names_fini(&n);
+	return r;
+}
+
+/* statfs(2) and linux/magic.h.  Network: another machine may hold the file
+ * too, or mmap and locks are not those of a local disk. */
+static const struct {
+	uint32_t magic;
+	int network;
+	const char *name;
+} file_systems[] = {
+	{0x0000ef53, 0, "ext4"},     {0x58465342, 0, "xfs"},
+	{0x9123683e, 0, "btrfs"},    {0x01021994, 0, "tmpfs"},
+	{0x858458f6, 0, "ramfs"},    {0x794c7630, 0, "overlay"},
+	{0x2fc12fc1, 0, "zfs"},	     {0xf2f52010, 0, "f2fs"},
+	{0xca451a4e, 0, "bcachefs"}, {0x00006969, 1, "nfs"},
+	{0xff534d42, 1, "cifs"},     {0xfe534d42, 1, "smb2"},
+	{0x0000517b, 1, "smb"},	     {0x65735546, 1, "fuse"},
+	{0x01021997, 1, "9p"},	     {0x00c36400, 1, "ceph"},
+	{0x5346414f, 1, "afs"},	     {0x6b414653, 1, "kafs"},
+	{0x0bd00bd0, 1, "lustre"},   {0x19830326, 1, "beegfs"},
+	{0x01161970, 1, "gfs2"},     {0x7461636f, 1, "ocfs2"},
+	{0x47504653, 1, "gpfs"},     {0x786f4256, 1, "vboxsf"},
+};
+
+int posix_fs_info(struct io *io, const char *path, struct io_fs *ret)
+{
+	struct statfs st;
+	struct io_fs fs = {0};
+	uint64_t unit;
+	uint32_t magic;
+
+	if (statfs(path, &st))
+		return -errno;
+	magic = (uint32_t)st.f_type;
+	unit = (uint64_t)(st.f_frsize ? st.f_frsize : st.f_bsize);
+	fs.bytes_total = (uint64_t)st.f_blocks * unit;
+	fs.bytes_free = (uint64_t)st.f_bavail * unit;
+	snprintf(fs.name, sizeof(fs.name), "0x%x", magic);
+	for (size_t i = 0; i < ARRAY_COUNT(file_systems); i++) {
+		if (file_systems[i].magic != magic)
+			continue;
+		fs.network = file_systems[i].network;
+		snprintf(fs.name, sizeof(fs.name), "%s", file_systems[i].name);
+	}
+	*ret = fs;
+	return 0;
+}
