@@ -12,7 +12,7 @@
  * checkpoints or three, whole, or the whole journal. */
 #include "journal/store/store.h"
 
-#include <inttypes.h>
+#include <stdarg.h>
 #include <string.h>
 
 #include "journal/store/recovery.h"
