@@ -60,6 +60,18 @@ static inline struct list *list_pop(struct list *l)
 	return n;
 }
 
+/* Append everything in from to the tail of to; from is empty afterwards. */
+static inline void list_move_all(struct list *to, struct list *from)
+{
+	if (list_empty(from))
+		return;
+	from->next->prev = to->prev;
+	to->prev->next = from->next;
+	from->prev->next = to;
+	to->prev = from->prev;
+	list_init(from);
+}
+
 #define list_entry(node, type, member) container_of(node, type, member)
 
 #define list_for_each(pos, head)                                               \

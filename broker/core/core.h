@@ -26,6 +26,7 @@
 
 struct core;
 struct shard;
+struct delivery;
 
 /* ---- configuration and life ---- */
 
@@ -57,7 +58,10 @@ struct core_options {
 					  256 MiB.  Beyond it bodies are read
 					  back from the journal. */
 	uint64_t publish_bytes_max;    /* not yet durable, per shard; 0: 32 MiB */
-	uint64_t expiry_scan_ns;       /* 0: 30 s */
+	uint64_t expiry_scan_ns;       /* longest time between two looks at the
+					  wall clock; 0: 30 s */
+	bool null_sink; /* for bench/ only: publications are settled at once
+			   and go nowhere; log and store may be NULL */
 };
 
 MUST_CHECK int core_create(const struct core_options *, struct core **ret);
@@ -66,6 +70,9 @@ MUST_CHECK int core_recover(struct core *);
 /* New rules (copied) for what is attached or delivered from now on. [any] */
 MUST_CHECK int core_set_rules(struct core *, const struct core_address_rule *,
 			      unsigned rule_count);
+/* Records handed to the journal whose notes have not all arrived.  Once the
+ * adaptors have closed everything, zero means that all of it is durable. [any] */
+uint64_t core_pending(const struct core *);
 /* After all shard loops have ended.  NULL-safe. */
 void core_free(struct core *);
 
@@ -87,16 +94,23 @@ struct message {
 	void *context;		   /* given back with the outcome */
 	uint32_t len;
 	/* private to the core from here */
-	_Atomic uint32_t holds;
-	uint32_t pending_notes;
+	_Atomic uint32_t holds;		/* the publication, each ref */
+	_Atomic uint32_t pending_notes; /* notes and hand-overs to come */
 	struct producer *producer;
 	struct shard *shard;
-	uint64_t upload;
+	struct address *address;
+	struct large *large; /* of an upload; else NULL */
+	struct delivery **refs; /* one per target */
+	struct delivery *ref;	/* refs points here when there is one target */
 	int err;
+	bool retried;
+	struct message *next;
 	struct loop_mail mail;
 	struct log_append append;
-	uint8_t *meta;
-	uint8_t data[]; /* len bytes, filled by the adaptor */
+	struct log_note note; /* when there is one target */
+	void *targets;	      /* allocated when there are more */
+	uint8_t meta[80];     /* the record's, when there is one target */
+	uint8_t data[];	      /* len bytes, filled by the adaptor */
 };
 
 /* NULL when there is no memory. */
@@ -152,14 +166,16 @@ struct producer {
 	/* private */
 	struct shard *shard;
 	struct address *address;
-	struct route *route;
-	uint64_t route_version;
-	uint32_t in_flight;
-	bool attached, detaching, anonymous, temporary;
-	struct list link;	/* among the shard's producers */
-	struct loop_task task;	/* late answers */
-	struct loop_mail mail;
-	struct attach_request *request;
+	struct route *route; /* the address's, as of the last look */
+	uint32_t anycast_turn;
+	uint32_t in_flight; /* publications and uploads not settled */
+	uint32_t resolving; /* of these, waiting for their address */
+	bool attached, detaching, anonymous, flow_told;
+	char *last_to; /* anonymous: the name that address came from */
+	struct queue *direct; /* of a dynamic node or address::queue */
+	uint64_t direct_version; /* of the address, when direct was live */
+	struct attach *attach;
+	struct list link;	 /* among the shard's producers */
 	struct loop_task release_task;
 };
 
@@ -170,7 +186,8 @@ void producer_attach(struct shard *, struct producer *,
 /* Takes the message.  settled() follows exactly once, also after detach.
  * to: for anonymous producers, else NULL. */
 void producer_publish(struct producer *, struct message *, const char *to);
-/* Publications in flight go on; then released(). */
+/* Publications in flight go on; then released().  Its uploads must have been
+ * finished or aborted. */
 void producer_detach(struct producer *);
 bool producer_blocked(const struct producer *);
 
@@ -192,7 +209,6 @@ void upload_abort(struct upload *);
 
 /* One message handed to one consumer, owned by the core, valid for the
  * adaptor from deliver() until it settles it or the consumer is released. */
-struct delivery;
 struct consumer;
 
 struct consumer_ops {
@@ -217,15 +233,13 @@ struct consumer {
 	const struct consumer_ops *ops;
 	/* private */
 	struct shard *shard;
-	struct queue *queue;
 	struct subscriber *subscriber;
 	uint64_t delivered; /* ever handed to the adaptor */
-	uint32_t confirms;
-	bool attached, detaching;
-	struct list link;
+	uint32_t confirms;  /* settlements whose answer is to come */
+	bool attached, detaching, left;
+	struct attach *attach;
 	struct list deliveries; /* handed out, not settled */
-	struct loop_mail mail;
-	struct attach_request *request;
+	struct loop_task release_task;
 };
 
 /* attached() always follows.  A multicast address gives the consumer a
@@ -325,12 +339,12 @@ struct core_command {
 	void (*done)(struct core_command *, int err);
 	uint64_t ret_count;
 	/* private */
-	struct loop_mail mail;
 	struct core *core;
-	struct log_append append;
-	struct log_note note;
-	uint8_t *meta;
+	struct attach *attach;
 	struct queue *queue;
+	struct loop_mail mail;
+	uint64_t left; /* acknowledgements of a purge to come */
+	int err;
 };
 /* The command and its strings are borrowed until done(). */
 void core_execute(struct core *, struct core_command *);
