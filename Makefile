@@ -15,7 +15,7 @@ CPPFLAGS += -D_GNU_SOURCE -I. -DHOLDFAST_VERSION='"$(VERSION)"'
 ALL_CFLAGS = -std=gnu17 -g -pthread -fno-common -fstack-protector-strong \
 	$(WARNINGS) $(VARIANT_CFLAGS) $(CFLAGS)
 
-PACKAGES = liburing libcrypto libsodium libzstd yaml-0.1 libqpid-proton-core \
+PACKAGES = liburing libcrypto libsodium libzstd yaml-0.1 libqpid-proton \
 	libwebsockets jansson libcurl
 PKG_CFLAGS := $(shell pkg-config --cflags $(PACKAGES) 2>/dev/null)
 PKG_LIBS := $(shell pkg-config --libs $(PACKAGES) 2>/dev/null)
