@@ -10,6 +10,7 @@ struct move {
 	struct log_append append;
 	struct delivery *ref;	  /* the message where it was */
 	struct address *address;  /* where it goes; users counted */
+	struct queue *direct;	  /* of it, when the rule names a queue */
 	struct route *route;	  /* held: keeps the queues */
 	uint32_t target_count;
 	_Atomic uint32_t notes_left;
@@ -22,7 +23,9 @@ static void move_free(struct move *m)
 {
 	if (!m)
 		return;
-	if (m->address)
+	if (m->direct)
+		registry_leave_queue(m->direct);
+	else if (m->address)
 		registry_leave_address(m->address);
 	route_release(m->route);
 	free(m->refs);
@@ -152,6 +155,17 @@ static int move_add_target(struct move *m, struct queue *to, uint8_t reason)
 	return 0;
 }
 
+static int move_add_route(struct move *m, uint8_t reason)
+{
+	const struct route *route = m->route;
+	uint32_t count = route->multicast_count + (route->anycast_count > 0);
+	int err = 0;
+
+	for (uint32_t i = 0; i < count && !err; i++)
+		err = move_add_target(m, route->queues[i], reason);
+	return err;
+}
+
 /* Builds and submits the record.  On failure the message is where it was. */
 static int move_submit(struct move *m, uint8_t reason)
 {
@@ -164,11 +178,10 @@ static int move_submit(struct move *m, uint8_t reason)
 	m->notes = calloc(room + 1, sizeof(*m->notes));
 	if (!m->refs || !m->notes)
 		return -ENOMEM;
-	for (uint32_t i = 0; i < m->route->multicast_count && !err; i++)
-		err = move_add_target(m, m->route->queues[i], reason);
-	if (!err && m->route->anycast_count)
-		err = move_add_target(
-			m, m->route->queues[m->route->multicast_count], reason);
+	if (m->direct)
+		err = move_add_target(m, m->direct, reason);
+	else
+		err = move_add_route(m, reason);
 	if (!err && m->target_count == 0)
 		err = -E_NOT_FOUND;
 	if (!err)
@@ -202,7 +215,10 @@ static void move_resolved(struct attach *a)
 		if (m) {
 			m->ref = d;
 			m->address = a->address;
+			m->direct = a->queue;
 			m->route = registry_route(a->address);
+		} else if (a->queue) {
+			registry_leave_queue(a->queue);
 		} else {
 			registry_leave_address(a->address);
 		}
