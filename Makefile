@@ -19,7 +19,9 @@ PACKAGES = liburing libcrypto libsodium libzstd yaml-0.1 libqpid-proton \
 	libwebsockets jansson libcurl
 PKG_CFLAGS := $(shell pkg-config --cflags $(PACKAGES) 2>/dev/null)
 PKG_LIBS := $(shell pkg-config --libs $(PACKAGES) 2>/dev/null)
-LDLIBS += $(PKG_LIBS) -lm
+# Debian 12's liburing.so does not export io_uring_enable_rings(); its archive,
+# 20 kB in the same package, has it.
+LDLIBS += $(patsubst -luring,-l:liburing.a,$(PKG_LIBS)) -lm
 
 # Variants keep their objects apart.  UBSan stops at the first finding: what
 # only prints is overlooked.
