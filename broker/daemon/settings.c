@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/logger.h"
+#include "broker/protocols/auth.h"
 
 #define KIB 1024ull
 #define MIB (1024ull * KIB)
@@ -110,6 +111,20 @@ static const char *check_name(const char *text)
 	return strlen(text) <= RECORD_NAME_MAX ? NULL : "is too long";
 }
 
+static const char *check_user_name(const char *text)
+{
+	if (!text[0])
+		return "is empty";
+	return strlen(text) <= AUTH_NAME_MAX ? NULL : "is too long";
+}
+
+static const char *check_password(const char *text)
+{
+	if (!text[0])
+		return "is empty";
+	return strlen(text) <= AUTH_PASSWORD_MAX ? NULL : "is too long";
+}
+
 /* An empty one means "none". */
 static const char *check_address(const char *text)
 {
@@ -164,12 +179,12 @@ static const struct config_word format_words[] = {
 #define USER(field) offsetof(struct settings_user, field)
 static const struct config_key user_keys[] = {
 	{"name", CONFIG_STRING, CONFIG_REQUIRED | CONFIG_NAMES_ITEM,
-	 USER(name), .check = check_name, .help = "The user's name."},
+	 USER(name), .check = check_user_name, .help = "The user's name."},
 	{"password_hash", CONFIG_STRING, CONFIG_SECRET, USER(password_hash),
 	 .check = check_hash,
 	 .help = "Argon2id text, made by `holdfast password hash`."},
 	{"password", CONFIG_STRING, CONFIG_SECRET, USER(password),
-	 .check = check_filled, .help = "The password itself."},
+	 .check = check_password, .help = "The password itself."},
 };
 static const struct config_table user_table = {
 	user_keys, ARRAY_COUNT(user_keys), sizeof(struct settings_user)};
@@ -274,14 +289,14 @@ static const struct config_key keys[] = {
 	 .fallback = "10000", .least = 1, .most = 1000000,
 	 .help = "Client connections at a time."},
 	{"limits.frame_size", CONFIG_SIZE, 0, AT(limits.frame_bytes),
-	 .fallback = "128KiB", .least = 512, .most = 16 * MIB,
+	 .fallback = "128KiB", .least = 4 * KIB, .most = MIB,
 	 .help = "Largest AMQP frame that the broker takes."},
 
 	{"amqp.idle_timeout", CONFIG_DURATION, 0, AT(amqp.idle_timeout_ns),
-	 .fallback = "60s", .least = 0, .most = DAY,
-	 .help = "Silence after which a connection is closed.  0: never."},
+	 .fallback = "60s", .least = SECOND, .most = DAY,
+	 .help = "Silence after which a connection is closed."},
 	{"amqp.credit", CONFIG_INT, 0, AT(amqp.credit), .fallback = "1000",
-	 .least = 1, .most = 100000,
+	 .least = 1, .most = 16384,
 	 .help = "Messages a producer may send ahead."},
 
 	{"log.level", CONFIG_ENUM, CONFIG_RELOADABLE, AT(log.level),

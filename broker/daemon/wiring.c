@@ -1,0 +1,595 @@
+/* broker/daemon/wiring.c: start in the order in which each part can rely on
+ * those before it, stop in an order that lets each finish.
+ *
+ * Start: directory, key, log, claim, recovery, core, the threads, admin, and
+ * only then the listeners: a client that can connect can be served.
+ * Stop: listeners and connections, admin, log, store, threads, memory.
+ *
+ * A failed journal is the end of the process (invariant 3): the thread that
+ * sees it says so once and leaves through _exit(), so that nothing else can
+ * run, be acknowledged or be written any more. */
+#include "broker/daemon/wiring.h"
+
+#include <pthread.h>
+#include <sched.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/logger.h"
+#include "broker/admin/admin.h"
+#include "broker/daemon/endpoints.h"
+
+#define SHARDS_MAX 64u
+#define LIVE_NS 10000000000ull
+
+/* One thread waits until another has come this far. */
+struct milestone {
+	pthread_mutex_t lock;
+	pthread_cond_t reached;
+	bool done;
+};
+
+struct wiring {
+	const struct settings *settings;
+	uint64_t begun_ns;
+	struct io *io;
+	const char *engine_reason;
+	struct key_choice key;
+	struct log *log;
+	struct store *store;
+	struct core *core;
+	struct endpoints *endpoints;
+	struct admin *admin;
+	struct loop *journal_loop, *store_loop;
+	struct loop *shards[SHARDS_MAX];
+	unsigned shard_count;
+	struct loop *running[SHARDS_MAX + 2]; /* threads started */
+	unsigned running_count;
+	bool log_started, store_started;
+	char admin_at[80];
+	uint64_t start_ms;
+	/* shutdown */
+	struct milestone log_stopped, store_stopped;
+	struct loop_mail stop_mail;
+};
+
+/* ---- milestones ---- */
+
+static void milestone_init(struct milestone *m)
+{
+	pthread_condattr_t attr;
+
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_cond_init(&m->reached, &attr);
+	pthread_condattr_destroy(&attr);
+	pthread_mutex_init(&m->lock, NULL);
+}
+
+static void milestone_fini(struct milestone *m)
+{
+	pthread_cond_destroy(&m->reached);
+	pthread_mutex_destroy(&m->lock);
+}
+
+static void milestone_reach(void *ctx)
+{
+	struct milestone *m = ctx;
+
+	pthread_mutex_lock(&m->lock);
+	m->done = true;
+	pthread_cond_signal(&m->reached);
+	pthread_mutex_unlock(&m->lock);
+}
+
+static bool milestone_wait(struct milestone *m, const struct timespec *until)
+{
+	bool done;
+
+	pthread_mutex_lock(&m->lock);
+	while (!m->done &&
+	       pthread_cond_timedwait(&m->reached, &m->lock, until) !=
+		       ETIMEDOUT)
+		;
+	done = m->done;
+	pthread_mutex_unlock(&m->lock);
+	return done;
+}
+
+/* ---- failures ---- */
+
+/* [journal or store thread] */
+static void on_failed(void *ctx, int err, const char *why)
+{
+	if (err == -E_FENCED) {
+		logger_error("daemon", "fenced", "why=%s",
+			     LOGGER_QUOTE("another broker has taken over this "
+					  "directory; nothing was "
+					  "acknowledged since.  This one "
+					  "stops"));
+		_exit(WIRING_EXIT_FENCED);
+	}
+	logger_error("daemon", "journal-failed", "error=%s why=%s",
+		     LOGGER_QUOTE(err_str(err)), LOGGER_QUOTE(why));
+	_exit(WIRING_EXIT_FAILED);
+}
+
+static int failed(int err, const char *event, const char *why)
+{
+	logger_error("daemon", event, "error=%s why=%s",
+		     LOGGER_QUOTE(err_str(err)), LOGGER_QUOTE(why));
+	return err;
+}
+
+/* [journal] The store bounds what it has not taken in; where it falls behind,
+ * the journal thread is the one that can slow everybody down. */
+static void on_committed(void *ctx, struct log_batch *batch)
+{
+	struct wiring *w = ctx;
+
+	if (store_take(w->store, batch) == -EAGAIN)
+		nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+}
+
+/* ---- start ---- */
+
+static void raise_file_limit(const struct settings *s)
+{
+	struct rlimit limit;
+	rlim_t want = s->limits.connections + 1024;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) || limit.rlim_cur >= want)
+		return;
+	limit.rlim_cur = base_min(want, limit.rlim_max);
+	if (setrlimit(RLIMIT_NOFILE, &limit) || limit.rlim_cur < want)
+		logger_warn("daemon", "few-descriptors",
+			    "limit=%llu limits.connections=%llu",
+			    (unsigned long long)limit.rlim_cur,
+			    (unsigned long long)s->limits.connections);
+}
+
+/* The directory and its entry are durable before anything is put into it. */
+static int open_directory(struct wiring *w)
+{
+	const char *dir = w->settings->data_dir;
+	char parent[512], why[700];
+	const char *slash = strrchr(dir, '/');
+	struct stat st;
+	int err;
+
+	if (!stat(dir, &st) && S_ISDIR(st.st_mode))
+		return 0;
+	snprintf(parent, sizeof(parent), "%.*s",
+		 slash > dir ? (int)(slash - dir) : 1, slash ? dir : ".");
+	err = io_mkdir(w->io, dir);
+	if (!err)
+		err = io_sync_dir(w->io, parent);
+	if (!err)
+		return 0;
+	snprintf(why, sizeof(why),
+		 "the data directory %.400s cannot be made; give another one "
+		 "with --data-dir",
+		 dir);
+	return failed(err, "no-directory", why);
+}
+
+static int open_journal(struct wiring *w)
+{
+	const struct settings *s = w->settings;
+	struct log_options options = {
+		.io = w->io,
+		.dir = s->data_dir,
+		.master = w->key.key,
+		.segment_bytes = s->journal.segment_bytes,
+		.compress_level = (int)s->journal.compress_level,
+		.reserve_bytes = s->journal.reserve_bytes,
+		.committed = on_committed,
+		.failed = on_failed,
+		.ctx = w,
+	};
+	int err = log_create(&options, &w->log);
+
+	if (err)
+		return failed(err, "no-journal",
+			      err == -E_KEY
+				      ? "the key is not the one that this "
+					"directory was written with"
+				      : "the journal cannot be opened");
+	err = log_claim(w->log);
+	if (err)
+		return failed(err, "no-claim", log_why(w->log));
+	return 0;
+}
+
+static int recover(struct wiring *w)
+{
+	const struct settings *s = w->settings;
+	struct store_options options = {
+		.io = w->io,
+		.dir = s->data_dir,
+		.master = w->key.key,
+		.checkpoint_bytes = s->journal.checkpoint_bytes,
+		.checkpoint_ns = s->journal.checkpoint_ns,
+		.failed = on_failed,
+		.ctx = w,
+	};
+	int err = store_create(&options, &w->store);
+
+	if (err)
+		return failed(err, "no-store", "the store cannot be opened");
+	err = store_recover(w->store, w->log);
+	if (err) {
+		const char *why = store_why(w->store);
+
+		return failed(err, "not-recovered",
+			      why && why[0] ? why : log_why(w->log));
+	}
+	return 0;
+}
+
+static unsigned shard_count(const struct settings *s)
+{
+	cpu_set_t cpus;
+
+	if (s->shards)
+		return (unsigned)base_min(s->shards, SHARDS_MAX);
+	if (sched_getaffinity(0, sizeof(cpus), &cpus))
+		return 1;
+	return (unsigned)base_min((uint64_t)CPU_COUNT(&cpus), SHARDS_MAX);
+}
+
+static int make_loops(struct wiring *w)
+{
+	int err = loop_create(w->io, "journal", &w->journal_loop);
+
+	if (!err)
+		err = loop_create(w->io, "store", &w->store_loop);
+	for (unsigned n = shard_count(w->settings); !err && n; n--) {
+		char name[16];
+
+		snprintf(name, sizeof(name), "shard-%u", w->shard_count);
+		err = loop_create(w->io, name, &w->shards[w->shard_count]);
+		w->shard_count += !err;
+	}
+	return err ? failed(err, "no-threads", "an event loop cannot be made")
+		   : 0;
+}
+
+static int make_core(struct wiring *w)
+{
+	const struct settings *s = w->settings;
+	struct core_address_rule *rules;
+	unsigned rule_count;
+	int err = settings_rules(s, &rules, &rule_count);
+
+	if (err)
+		return failed(err, "no-core", "the address rules");
+	err = core_create(
+		&(struct core_options){
+			.io = w->io,
+			.log = w->log,
+			.store = w->store,
+			.loops = w->shards,
+			.shard_count = w->shard_count,
+			.rules = rules,
+			.rule_count = rule_count,
+			.message_bytes_max = s->limits.message_bytes,
+			.memory_bytes = s->limits.memory_bytes,
+			.expiry_scan_ns = s->expiry_scan_ns,
+		},
+		&w->core);
+	free(rules);
+	if (!err)
+		err = core_recover(w->core);
+	return err ? failed(err, "no-core", "the queues cannot be rebuilt") : 0;
+}
+
+static int start_loop(struct wiring *w, struct loop *loop)
+{
+	int err = loop_start(loop, NULL, NULL);
+
+	if (err)
+		return failed(err, "no-threads", "a thread cannot be started");
+	w->running[w->running_count++] = loop;
+	return 0;
+}
+
+static int start_threads(struct wiring *w)
+{
+	int err = log_start(w->log, w->journal_loop);
+
+	if (err)
+		return failed(err, "no-journal", log_why(w->log));
+	w->log_started = true;
+	err = store_start(w->store, w->store_loop);
+	if (err)
+		return failed(err, "no-store", store_why(w->store));
+	w->store_started = true;
+	err = start_loop(w, w->store_loop);
+	if (!err)
+		err = start_loop(w, w->journal_loop);
+	for (unsigned i = 0; !err && i < w->shard_count; i++)
+		err = start_loop(w, w->shards[i]);
+	return err;
+}
+
+static int start_admin(struct wiring *w)
+{
+	const struct settings *s = w->settings;
+	struct settings_listen at;
+	const char *why = "";
+	char text[256];
+	bool off;
+	int err;
+
+	if (settings_parse_admin(s->admin, &off, &at) || off)
+		return 0;
+	err = admin_create(
+		&(struct admin_options){
+			.address = at.address,
+			.port = at.port,
+			.io = w->io,
+			.core = w->core,
+			.log = w->log,
+			.store = w->store,
+			.loops = w->running,
+			.loop_count = w->running_count,
+			.engine_reason = w->engine_reason,
+			.data_dir = s->data_dir,
+			.allow = endpoints_allow,
+			.connections = endpoints_connections,
+			.ctx = w->endpoints,
+		},
+		&w->admin, &why);
+	if (err) {
+		snprintf(text, sizeof(text),
+			 "admin %s: %s; choose another with --admin, or off",
+			 s->admin, why);
+		return failed(err, "no-admin", text);
+	}
+	snprintf(w->admin_at, sizeof(w->admin_at),
+		 strchr(at.address, ':') ? "http://[%s]:%u" : "http://%s:%u",
+		 at.address, (unsigned)admin_port(w->admin));
+	return 0;
+}
+
+static int open_endpoints(struct wiring *w)
+{
+	char why[256] = "";
+	int err = endpoints_open(w->endpoints, w->settings, why, sizeof(why));
+
+	return err ? failed(err, "no-listener", why) : 0;
+}
+
+static int make_endpoints(struct wiring *w)
+{
+	int err = endpoints_create(w->io, w->core, w->settings, &w->endpoints);
+
+	return err ? failed(err, "no-users", "the users cannot be set up") : 0;
+}
+
+static int choose_key(struct wiring *w)
+{
+	char why[1200] = "";
+	int err = key_choose(w->io, w->settings->data_dir,
+			     w->settings->journal.key_file, &w->key, why,
+			     sizeof(why));
+
+	if (err)
+		return failed(err, "no-key", why);
+	if (w->key.development)
+		logger_warn("daemon",
+			    w->key.made ? "development-key-made"
+					: "development-key",
+			    "file=%s meaning=%s", LOGGER_QUOTE(w->key.path),
+			    LOGGER_QUOTE("whoever can read the data can read "
+					 "this key; set journal.key_file to "
+					 "one kept elsewhere"));
+	return 0;
+}
+
+static int make_io(struct wiring *w)
+{
+	int err = io_create((enum io_engine)w->settings->engine, &w->io,
+			    &w->engine_reason);
+
+	if (err)
+		return failed(err, "no-engine",
+			      w->engine_reason ? w->engine_reason
+					       : "no I/O engine works here");
+	w->begun_ns = io_now_ns(w->io);
+	logger_info("daemon", "engine", "engine=%s reason=%s",
+		    io_engine_name(w->io), LOGGER_QUOTE(w->engine_reason));
+	return 0;
+}
+
+static int start(struct wiring *w)
+{
+	static int (*const steps[])(struct wiring *) = {
+		make_io,	open_directory, choose_key,    open_journal,
+		recover,	make_loops,	make_core,     make_endpoints,
+		start_threads,	start_admin,	open_endpoints,
+	};
+
+	for (size_t i = 0; i < ARRAY_COUNT(steps); i++) {
+		int err = steps[i](w);
+
+		if (err)
+			return err;
+	}
+	return 0;
+}
+
+int wiring_up(const struct settings *settings, struct wiring **ret)
+{
+	struct wiring *w = calloc(1, sizeof(*w));
+	int err;
+
+	if (!w)
+		return WIRING_EXIT_FAILED;
+	w->settings = settings;
+	milestone_init(&w->log_stopped);
+	milestone_init(&w->store_stopped);
+	raise_file_limit(settings);
+	err = start(w);
+	if (err) {
+		if (wiring_down(w, 5000000000ull))
+			_exit(WIRING_EXIT_FAILED);
+		return err == -E_FENCED ? WIRING_EXIT_FENCED
+					: WIRING_EXIT_FAILED;
+	}
+	w->start_ms = (io_now_ns(w->io) - w->begun_ns) / 1000000;
+	if (w->admin)
+		admin_set_state(w->admin, ADMIN_READY);
+	*ret = w;
+	return 0;
+}
+
+/* ---- reload ---- */
+
+int wiring_reload(struct wiring *w, const struct settings *settings)
+{
+	struct core_address_rule *rules;
+	unsigned rule_count;
+	int err = settings_rules(settings, &rules, &rule_count);
+
+	if (err)
+		return err;
+	err = core_set_rules(w->core, rules, rule_count);
+	free(rules);
+	if (!err)
+		err = endpoints_reload(w->endpoints, settings);
+	if (err) {
+		/* Back to the rules that were there. */
+		if (!settings_rules(w->settings, &rules, &rule_count)) {
+			if (core_set_rules(w->core, rules, rule_count))
+				logger_error("daemon", "reload-half-done",
+					     "why=%s",
+					     LOGGER_QUOTE("no memory"));
+			free(rules);
+		}
+		return err;
+	}
+	w->settings = settings;
+	if (w->admin)
+		admin_users_changed(w->admin);
+	return 0;
+}
+
+/* ---- stop ---- */
+
+static void stop_log(struct loop_mail *mail)
+{
+	struct wiring *w = container_of(mail, struct wiring, stop_mail);
+
+	log_stop(w->log, milestone_reach, &w->log_stopped);
+}
+
+static void stop_store(struct loop_mail *mail)
+{
+	struct wiring *w = container_of(mail, struct wiring, stop_mail);
+
+	store_stop(w->store, milestone_reach, &w->store_stopped);
+}
+
+static bool stop_on(struct wiring *w, struct loop *loop,
+		    void (*deliver)(struct loop_mail *),
+		    struct milestone *stopped, const struct timespec *until)
+{
+	bool runs = false;
+
+	for (unsigned i = 0; i < w->running_count; i++)
+		runs |= w->running[i] == loop;
+	if (!runs)
+		return true;
+	w->stop_mail = (struct loop_mail){.deliver = deliver};
+	loop_post(loop, &w->stop_mail);
+	return milestone_wait(stopped, until);
+}
+
+static bool finish(struct wiring *w, uint64_t timeout_ns)
+{
+	struct timespec until;
+
+	clock_gettime(CLOCK_MONOTONIC, &until);
+	until.tv_sec += (time_t)(timeout_ns / 1000000000u) + 1;
+	if (w->admin)
+		admin_set_state(w->admin, ADMIN_DRAINING);
+	if (w->endpoints && w->running_count &&
+	    endpoints_drain(w->endpoints, timeout_ns))
+		return false;
+	admin_free(w->admin);
+	w->admin = NULL;
+	return (!w->log_started ||
+		stop_on(w, w->journal_loop, stop_log, &w->log_stopped,
+			&until)) &&
+	       (!w->store_started ||
+		stop_on(w, w->store_loop, stop_store, &w->store_stopped,
+			&until));
+}
+
+static void release(struct wiring *w)
+{
+	for (unsigned i = 0; i < w->running_count; i++)
+		loop_stop(w->running[i]);
+	for (unsigned i = 0; i < w->running_count; i++)
+		loop_join(w->running[i]);
+	endpoints_free(w->endpoints);
+	core_free(w->core);
+	store_free(w->store);
+	log_free(w->log);
+	for (unsigned i = 0; i < w->shard_count; i++)
+		loop_free(w->shards[i]);
+	if (w->store_loop)
+		loop_free(w->store_loop);
+	if (w->journal_loop)
+		loop_free(w->journal_loop);
+	crypto_key_free(w->key.key);
+	if (w->io)
+		io_free(w->io);
+	milestone_fini(&w->log_stopped);
+	milestone_fini(&w->store_stopped);
+	free(w);
+}
+
+int wiring_down(struct wiring *w, uint64_t timeout_ns)
+{
+	if (!finish(w, timeout_ns))
+		return -ETIMEDOUT;
+	release(w);
+	return 0;
+}
+
+/* ---- questions ---- */
+
+bool wiring_is_live(struct wiring *w)
+{
+	uint64_t now = io_now_ns(w->io);
+
+	for (unsigned i = 0; i < w->running_count; i++) {
+		int waiting = 0;
+		uint64_t beat = loop_heartbeat_ns(w->running[i], &waiting);
+
+		if (!waiting && now > beat && now - beat > LIVE_NS)
+			return false;
+	}
+	return true;
+}
+
+void wiring_describe(const struct wiring *w, struct wiring_facts *ret)
+{
+	*ret = (struct wiring_facts){
+		.engine = io_engine_name(w->io),
+		.engine_reason = w->engine_reason,
+		.listen = endpoints_describe(w->endpoints),
+		.port = endpoints_port(w->endpoints),
+		.key = &w->key,
+		.start_ms = w->start_ms,
+		.messages = atomic_load(&store_stats(w->store)->live_messages),
+		.shards = w->shard_count,
+	};
+	snprintf(ret->admin, sizeof(ret->admin), "%s", w->admin_at);
+}
