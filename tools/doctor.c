@@ -102,7 +102,7 @@ static void check_engine(struct doctor *d, struct io **ret)
 	    "the thread engine is correct but slower; allow the io_uring "
 	    "system calls (seccomp profile, kernel.io_uring_disabled) for "
 	    "full speed",
-	    "%s: %s", io_engine_name(*ret), reason);
+	    "%s", reason);
 }
 
 static void check_limits(struct doctor *d)
@@ -272,7 +272,7 @@ static void check_directory(struct doctor *d)
 	struct stat st;
 
 	if (stat(d->data_dir, &st) == 0) {
-		bool open = st.st_mode & 077;
+		bool open = (st.st_mode & 077) && strcmp(d->data_dir, ".");
 
 		if (!S_ISDIR(st.st_mode))
 			say(d, FAIL, "data dir", "name a directory",

@@ -141,8 +141,10 @@ int http_client_request(const char *command, const struct http_access *access,
 		escaped = curl_easy_escape(curl, name, 0);
 	while (base_len && access->admin[base_len - 1] == '/')
 		base_len--;
+	/* A name is the next path segment, or the value of a query. */
 	snprintf(url, sizeof(url), "%.*s%s%s%s%s", (int)base_len,
-		 access->admin, path, name ? "/" : "",
+		 access->admin, path,
+		 name && path[strlen(path) - 1] != '=' ? "/" : "",
 		 escaped ? escaped : "", suffix ? suffix : "");
 	headers = curl_slist_append(headers, "Accept: application/json");
 	headers = curl_slist_append(headers, "X-Holdfast: 1");

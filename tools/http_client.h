@@ -24,7 +24,8 @@ struct http_access {
 		 "read the password from FILE; - asks for it"}
 
 /* method "GET", "POST" or "DELETE"; path as in "/api/v1/queues"; name, when
- * not NULL, follows percent-encoded, and then suffix.  body: JSON, borrowed,
+ * not NULL, follows percent-encoded, behind a slash unless the path ends in
+ * "=", and then suffix.  body: JSON, borrowed,
  * or NULL.  Returns an exit code; after 0 *ret is a new reference or NULL when
  * the answer was empty.  Otherwise one sentence was printed after command. */
 MUST_CHECK int http_client_request(const char *command,

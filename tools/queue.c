@@ -11,7 +11,6 @@ struct queue_command {
 	struct http_access access;
 	unsigned format, routing;
 	const char *address;
-	bool yes;
 };
 
 static const struct output_column columns[] = {
@@ -40,6 +39,42 @@ static bool parse(const struct options *options, int argc, char **argv,
 	return true;
 }
 
+/* The API gives a page at a time; the next begins after the last name. */
+static int fetch_all(const struct options *options,
+		     const struct queue_command *q, json_t *into)
+{
+	bool more = true;
+
+	while (more) {
+		json_t *last = json_array_get(into, json_array_size(into) - 1);
+		const char *after =
+			json_string_value(json_object_get(last, "name"));
+		json_t *answer = NULL, *page;
+		int code;
+
+		code = http_client_request(options->command, &q->access, "GET",
+					   QUEUES_PATH "?limit=10000&after=",
+					   after ? after : "", NULL, NULL,
+					   &answer);
+		if (code)
+			return code;
+		page = json_object_get(answer, "queues");
+		if (!json_is_array(page)) {
+			fprintf(stderr,
+				"%s: the answer has no list of queues; is %s "
+				"Holdfast's admin API?\n",
+				options->command, q->access.admin);
+			json_decref(answer);
+			return COMMAND_FAILED;
+		}
+		more = json_is_true(json_object_get(answer, "more")) &&
+		       json_array_size(page);
+		json_array_extend(into, page);
+		json_decref(answer);
+	}
+	return COMMAND_OK;
+}
+
 int queue_list_run(int argc, char **argv)
 {
 	struct queue_command q = {.access = HTTP_ACCESS_INIT};
@@ -56,27 +91,16 @@ int queue_list_run(int argc, char **argv)
 		.table = table,
 		.count = ARRAY_COUNT(table),
 	};
-	json_t *answer = NULL, *list;
+	json_t *list;
 	int code;
 
 	if (!parse(&options, argc, argv, &code))
 		return code;
-	code = http_client_request(options.command, &q.access, "GET",
-				   QUEUES_PATH, NULL, NULL, NULL, &answer);
-	if (code)
-		return code;
-	list = json_is_array(answer) ? answer
-				     : json_object_get(answer, "queues");
-	if (!json_is_array(list)) {
-		fprintf(stderr,
-			"%s: the answer has no list of queues; is %s "
-			"Holdfast's admin API?\n",
-			options.command, q.access.admin);
-		code = COMMAND_FAILED;
-	} else {
+	list = json_array();
+	code = fetch_all(&options, &q, list);
+	if (!code)
 		output_print(q.format, list, columns, ARRAY_COUNT(columns));
-	}
-	json_decref(answer);
+	json_decref(list);
 	return code;
 }
 
@@ -131,9 +155,7 @@ static int act(const struct options *options, const struct queue_command *q,
 			      : json_string_value(json_object_get(body,
 								  "name"));
 
-		count = json_object_get(answer, "messages");
-		if (!count)
-			count = json_object_get(answer, "count");
+		count = json_object_get(answer, "removed");
 		if (json_is_integer(count))
 			printf("%s: %s (%lld messages)\n", name, said,
 			       (long long)json_integer_value(count));
