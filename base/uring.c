@@ -23,6 +23,7 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "base/posix.h"
@@ -294,7 +295,10 @@ static void enable(struct uring_loop *u)
 
 	u->owner = pthread_self();
 	u->enabled = true;
-	ASSERT(!io_uring_enable_rings(&u->ring));
+	/* liburing 2.3 declares io_uring_enable_rings() and does not export
+	 * it. */
+	ASSERT(!syscall(SYS_io_uring_register, u->ring.ring_fd,
+			IORING_REGISTER_ENABLE_RINGS, NULL, 0));
 	(void)io_uring_register_iowq_max_workers(&u->ring, workers);
 }
 
