@@ -1,0 +1,856 @@
+/* tests/unit/test_sim.c: the model must be as hostile as it says, and no
+ * more. */
+#include "tests/unit/test.h"
+
+#include "base/sim/sim.h"
+
+#define SEEDS 60u
+#define STEPS 200000u
+
+/* ---- helpers ---- */
+
+static struct sim *world(uint64_t seed)
+{
+	struct sim_config c = sim_config_calm(seed);
+
+	return sim_create(&c);
+}
+
+static struct io_file *open_file(struct io *io, const char *path,
+				 unsigned flags)
+{
+	struct io_file *f = NULL;
+
+	assert_int_equal(io_open(io, path, flags, &f), 0);
+	return f;
+}
+
+/* A file of len bytes of value, durable with its name. */
+static struct io_file *durable_file(struct io *io, const char *path, int value,
+				    size_t len)
+{
+	struct io_file *f = open_file(io, path, IO_WRITE | IO_CREATE);
+	uint8_t *buf = malloc(len);
+
+	memset(buf, value, len);
+	assert_int_equal(io_write(f, buf, len, 0), 0);
+	assert_int_equal(io_sync(f), 0);
+	assert_int_equal(io_sync_dir(io, "/"), 0);
+	free(buf);
+	return f;
+}
+
+/* *ret_len: -1 when the file is not there. */
+static void read_back(struct sim *sim, const char *path, uint8_t *buf,
+		      size_t cap, ssize_t *ret_len)
+{
+	struct io *io = sim_node_create(sim, "reader", 0);
+	struct io_file *f;
+	size_t len;
+
+	*ret_len = -1;
+	if (!io_open(io, path, IO_READ, &f)) {
+		assert_int_equal(io_read(f, buf, cap, 0, &len), 0);
+		*ret_len = (ssize_t)len;
+		io_close(f);
+	}
+	io_free(io);
+}
+
+static bool all_are(const uint8_t *p, size_t len, int value)
+{
+	for (size_t i = 0; i < len; i++)
+		if (p[i] != value)
+			return false;
+	return true;
+}
+
+struct wait_op {
+	struct loop_op op;
+	bool done;
+	int res;
+};
+
+static void wait_done(struct loop_op *op, int res)
+{
+	struct wait_op *w = container_of(op, struct wait_op, op);
+
+	w->done = true;
+	w->res = res;
+}
+
+#define WAIT_OP {.op.done = wait_done}
+
+static bool is_done(void *ctx)
+{
+	return ((struct wait_op *)ctx)->done;
+}
+
+static int finish(struct sim *sim, struct wait_op *w)
+{
+	assert_int_equal(sim_run_until(sim, is_done, w, STEPS), 0);
+	return w->res;
+}
+
+static struct loop *started_loop(struct io *io, const char *name)
+{
+	struct loop *l = NULL;
+
+	assert_int_equal(loop_create(io, name, &l), 0);
+	assert_int_equal(loop_start(l, NULL, NULL), 0);
+	return l;
+}
+
+static void end_loop(struct loop *l)
+{
+	loop_stop(l);
+	loop_join(l);
+	loop_free(l);
+}
+
+/* ---- loops and time ---- */
+
+struct ticker {
+	struct loop_timer timer;
+	struct loop *loop;
+	uint64_t fired_ns;
+};
+
+static void tick(struct loop_timer *t)
+{
+	struct ticker *k = container_of(t, struct ticker, timer);
+
+	k->fired_ns = loop_now_ns(k->loop);
+}
+
+static bool ticked(void *ctx)
+{
+	return ((struct ticker *)ctx)->fired_ns != 0;
+}
+
+TEST("a timer of an hour fires at once in real time and after an hour in virtual")
+{
+	struct sim *sim = world(1);
+	struct io *io = sim_node_create(sim, "a", 0);
+	struct loop *l = started_loop(io, "a");
+	struct ticker k = {.timer.fire = tick, .loop = l};
+	uint64_t start_ns = sim_now_ns(sim), hour_ns = 3600000000000u;
+	uint64_t wall_ms = io_wall_ms(io);
+
+	loop_timer_set(l, &k.timer, hour_ns);
+	assert_int_equal(sim_run_until(sim, ticked, &k, 100), 0);
+	assert_true(k.fired_ns >= start_ns + hour_ns);
+	assert_true(k.fired_ns < start_ns + hour_ns + 1000000);
+	assert_in_range(io_wall_ms(io) - wall_ms, 3600000, 3600001);
+	end_loop(l);
+	io_free(io);
+	sim_free(sim);
+}
+
+struct poller {
+	struct loop_task task;
+	struct loop *loop;
+	uint64_t until_ns;
+	uint64_t fired_ns; /* as in struct ticker, for the same predicate */
+};
+
+static void poll_again(struct loop_task *t)
+{
+	struct poller *p = container_of(t, struct poller, task);
+
+	if (loop_now_ns(p->loop) < p->until_ns)
+		loop_defer(p->loop, t);
+	else
+		p->fired_ns = loop_now_ns(p->loop);
+}
+
+static bool polled(void *ctx)
+{
+	return ((struct poller *)ctx)->fired_ns != 0;
+}
+
+TEST("a loop that polls by deferring tasks sees time pass")
+{
+	struct sim *sim = world(2);
+	struct io *io = sim_node_create(sim, "a", 0);
+	struct loop *l = started_loop(io, "a");
+	struct poller p = {.task.run = poll_again, .loop = l};
+
+	p.until_ns = sim_now_ns(sim) + 1000000;
+	loop_defer(l, &p.task);
+	assert_int_equal(sim_run_until(sim, polled, &p, 100000), 0);
+	end_loop(l);
+	io_free(io);
+	sim_free(sim);
+}
+
+struct letter {
+	struct loop_mail mail;
+	char who, *log;
+};
+
+static void letter_deliver(struct loop_mail *m)
+{
+	struct letter *t = container_of(m, struct letter, mail);
+	size_t n = strlen(t->log);
+
+	t->log[n] = t->who;
+}
+
+TEST("loops run in an order that the seed decides")
+{
+	char first[3] = "";
+
+	for (uint64_t seed = 1; seed <= 20; seed++) {
+		struct sim *sim = world(seed);
+		struct io *io = sim_node_create(sim, "a", 0);
+		struct loop *a = started_loop(io, "a");
+		struct loop *b = started_loop(io, "b");
+		char log[4] = "";
+		struct letter la = {{NULL, letter_deliver}, 'a', log};
+		struct letter lb = {{NULL, letter_deliver}, 'b', log};
+
+		loop_post(a, &la.mail);
+		loop_post(b, &lb.mail);
+		assert_int_equal(sim_run_until(sim, NULL, NULL, 100), -EDEADLK);
+		assert_int_equal(strlen(log), 2);
+		first[log[0] - 'a'] = 'x';
+		end_loop(a);
+		end_loop(b);
+		io_free(io);
+		sim_free(sim);
+	}
+	assert_int_equal(first[0], 'x');
+	assert_int_equal(first[1], 'x');
+}
+
+static void stop_now(struct loop_op *op, int res)
+{
+	wait_done(op, res);
+	loop_stop(op->loop);
+}
+
+TEST("loop_run on the calling thread runs the world while it waits")
+{
+	struct sim *sim = world(3);
+	struct io *io = sim_node_create(sim, "a", 0);
+	struct loop *mine = NULL;
+	struct io_file *f = durable_file(io, "/f", 1, 4096);
+	static uint8_t buf[4096];
+	struct wait_op w = {.op.done = stop_now};
+
+	assert_int_equal(loop_create(io, "mine", &mine), 0);
+	loop_read(mine, &w.op, f, buf, sizeof(buf), 0);
+	loop_run(mine);
+	assert_true(w.done);
+	assert_int_equal(w.res, 4096);
+	assert_true(all_are(buf, sizeof(buf), 1));
+	loop_free(mine);
+	io_close(f);
+	io_free(io);
+	sim_free(sim);
+}
+
+/* ---- durability ---- */
+
+TEST("a plain write is lost by some power cuts, kept by some, sector by sector")
+{
+	unsigned lost = 0, kept = 0, mixed = 0;
+
+	for (uint64_t seed = 1; seed <= SEEDS; seed++) {
+		struct sim *sim = world(seed);
+		struct io *io = sim_node_create(sim, "a", 0);
+		struct io_file *f = durable_file(io, "/f", 'o', 1024);
+		uint8_t buf[1024];
+		ssize_t len;
+		unsigned n = 0;
+
+		memset(buf, 'n', sizeof(buf));
+		assert_int_equal(io_write(f, buf, sizeof(buf), 0), 0);
+		sim_disk_cut(sim_disk(sim, 0));
+		assert_true(sim_is_dead(sim_node(io)));
+		io_close(f);
+		io_free(io);
+		read_back(sim, "/f", buf, sizeof(buf), &len);
+		assert_int_equal(len, 1024);
+		for (size_t i = 0; i < 2; i++) {
+			bool new = all_are(buf + i * 512, 512, 'n');
+
+			assert_true(new || all_are(buf + i * 512, 512, 'o'));
+			n += new;
+		}
+		lost += n == 0;
+		mixed += n == 1;
+		kept += n == 2;
+		sim_free(sim);
+	}
+	assert_true(lost && mixed && kept);
+}
+
+TEST("any version since the last sync may be what a power cut leaves")
+{
+	unsigned seen[4] = {0};
+
+	for (uint64_t seed = 1; seed <= SEEDS; seed++) {
+		struct sim *sim = world(seed);
+		struct io *io = sim_node_create(sim, "a", 0);
+		struct io_file *f = durable_file(io, "/f", 0, 512);
+		uint8_t buf[512];
+		ssize_t len;
+
+		for (int i = 1; i < 4; i++) {
+			memset(buf, i, sizeof(buf));
+			assert_int_equal(io_write(f, buf, sizeof(buf), 0), 0);
+		}
+		sim_disk_cut(sim_disk(sim, 0));
+		io_close(f);
+		io_free(io);
+		read_back(sim, "/f", buf, sizeof(buf), &len);
+		assert_true(buf[0] < 4 && all_are(buf, 512, buf[0]));
+		seen[buf[0]]++;
+		sim_free(sim);
+	}
+	for (size_t i = 0; i < 4; i++)
+		assert_true(seen[i]);
+}
+
+TEST("synced, appended and durably written bytes survive every power cut")
+{
+	for (uint64_t seed = 1; seed <= SEEDS; seed++) {
+		struct sim_config c = sim_config_rough(seed);
+		struct sim *sim = sim_create(&c);
+		struct io *io = sim_node_create(sim, "a", 0);
+		struct loop *l = started_loop(io, "a");
+		struct io_file *f = durable_file(io, "/f", 's', 700);
+		struct io_file *a;
+		static uint8_t block[IO_BLOCK];
+		struct wait_op w = WAIT_OP;
+		uint8_t buf[3 * IO_BLOCK];
+		ssize_t len;
+
+		a = open_file(io, "/log", IO_WRITE | IO_CREATE | IO_APPEND);
+		assert_int_equal(io_sync_dir(io, "/"), 0);
+		assert_int_equal(io_write(a, "hello ", 6, 0), 0);
+		assert_int_equal(io_write(a, "world", 5, 0), 0);
+		memset(block, 'd', sizeof(block));
+		loop_write_durable(l, &w.op, f, block, IO_BLOCK, IO_BLOCK);
+		assert_int_equal(finish(sim, &w), IO_BLOCK);
+		sim_disk_cut(sim_disk(sim, 0));
+		loop_free(l);
+		io_close(f);
+		io_close(a);
+		io_free(io);
+		read_back(sim, "/f", buf, sizeof(buf), &len);
+		assert_int_equal(len, 2 * IO_BLOCK);
+		assert_true(all_are(buf, 700, 's'));
+		assert_true(all_are(buf + 700, IO_BLOCK - 700, 0));
+		assert_true(all_are(buf + IO_BLOCK, IO_BLOCK, 'd'));
+		read_back(sim, "/log", buf, sizeof(buf), &len);
+		assert_int_equal(len, 11);
+		assert_memory_equal(buf, "hello world", 11);
+		sim_free(sim);
+	}
+}
+
+TEST("durable writes in flight are torn at sectors, in any order, and only there")
+{
+	unsigned second_alone = 0, torn = 0, garbage = 0;
+
+	for (uint64_t seed = 1; seed <= SEEDS; seed++) {
+		struct sim *sim = world(seed);
+		struct io *io = sim_node_create(sim, "a", 0);
+		struct loop *l = started_loop(io, "a");
+		struct io_file *f = durable_file(io, "/f", 'o', 4 * IO_BLOCK);
+		static uint8_t one[IO_BLOCK], two[IO_BLOCK];
+		struct wait_op w1 = WAIT_OP, w2 = WAIT_OP;
+		uint8_t buf[4 * IO_BLOCK];
+		unsigned new[2] = {0};
+		ssize_t len;
+
+		memset(one, 'n', sizeof(one));
+		memset(two, 'n', sizeof(two));
+		loop_write_durable(l, &w1.op, f, one, IO_BLOCK, IO_BLOCK);
+		loop_write_durable(l, &w2.op, f, two, IO_BLOCK, 2 * IO_BLOCK);
+		sim_disk_cut(sim_disk(sim, 0));
+		loop_free(l);
+		io_close(f);
+		io_free(io);
+		assert_false(w1.done || w2.done);
+		read_back(sim, "/f", buf, sizeof(buf), &len);
+		assert_int_equal(len, sizeof(buf));
+		assert_true(all_are(buf, IO_BLOCK, 'o'));
+		assert_true(all_are(buf + 3 * IO_BLOCK, IO_BLOCK, 'o'));
+		for (size_t i = 0; i < 16; i++) {
+			uint8_t *s = buf + IO_BLOCK + i * 512;
+
+			new[i / 8] += all_are(s, 512, 'n');
+			garbage += !all_are(s, 512, 'n') &&
+				   !all_are(s, 512, 'o');
+		}
+		torn += new[0] > 0 && new[0] < 8;
+		second_alone += new[1] > new[0];
+		sim_free(sim);
+	}
+	assert_true(torn && second_alone && garbage);
+}
+
+TEST("a size that was not synced may be lost, and new space reads as zeros")
+{
+	unsigned small = 0, large = 0;
+
+	for (uint64_t seed = 1; seed <= SEEDS; seed++) {
+		struct sim *sim = world(seed);
+		struct io *io = sim_node_create(sim, "a", 0);
+		struct io_file *f = durable_file(io, "/f", 'x', 100);
+		static uint8_t buf[10000];
+		uint64_t bytes;
+		ssize_t len;
+
+		assert_int_equal(io_allocate(f, 9000), 0);
+		assert_int_equal(io_size(f, &bytes), 0);
+		assert_int_equal(bytes, 9000);
+		sim_disk_cut(sim_disk(sim, 0));
+		io_close(f);
+		io_free(io);
+		read_back(sim, "/f", buf, sizeof(buf), &len);
+		assert_true(len == 100 || len == 9000);
+		assert_true(all_are(buf, 100, 'x'));
+		assert_true(all_are(buf + 100, (size_t)len - 100, 0));
+		small += len == 100;
+		large += len == 9000;
+		sim_free(sim);
+	}
+	assert_true(small && large);
+}
+
+TEST("a truncated file reads zeros when it grows again")
+{
+	struct sim *sim = world(4);
+	struct io *io = sim_node_create(sim, "a", 0);
+	struct io_file *f = durable_file(io, "/f", 'x', 9000);
+	static uint8_t buf[10000];
+	ssize_t len;
+
+	assert_int_equal(io_truncate(f, 5000), 0);
+	assert_int_equal(io_truncate(f, 9000), 0);
+	assert_int_equal(io_sync(f), 0);
+	io_close(f);
+	sim_disk_cut(sim_disk(sim, 0));
+	io_free(io);
+	read_back(sim, "/f", buf, sizeof(buf), &len);
+	assert_int_equal(len, 9000);
+	assert_true(all_are(buf, 5000, 'x'));
+	assert_true(all_are(buf + 5000, 4000, 0));
+	sim_free(sim);
+}
+
+/* ---- names ---- */
+
+TEST("a new file may vanish until its directory is synced")
+{
+	unsigned gone = 0, there = 0;
+
+	for (uint64_t seed = 1; seed <= SEEDS; seed++) {
+		struct sim_config c = sim_config_calm(seed);
+		struct sim *sim;
+		struct io *io;
+		uint8_t buf[8];
+		ssize_t len;
+
+		c.sync_entry_ppm = 0;
+		sim = sim_create(&c);
+		io = sim_node_create(sim, "a", 0);
+		assert_int_equal(io_mkdir(io, "/d"), 0);
+		assert_int_equal(io_mkdir(io, "/d"), 0);
+		assert_int_equal(io_sync_dir(io, "/"), 0);
+		io_close(open_file(io, "/d/safe", IO_WRITE | IO_CREATE));
+		assert_int_equal(io_sync_dir(io, "/d"), 0);
+		io_close(open_file(io, "//d/./new/", IO_WRITE | IO_CREATE));
+		sim_disk_cut(sim_disk(sim, 0));
+		io_free(io);
+		read_back(sim, "/d/safe", buf, sizeof(buf), &len);
+		assert_int_equal(len, 0);
+		read_back(sim, "/d/new", buf, sizeof(buf), &len);
+		gone += len < 0;
+		there += len == 0;
+		sim_free(sim);
+	}
+	assert_true(gone && there);
+}
+
+TEST("a rename is old or new after a power cut, never neither and never both")
+{
+	unsigned old = 0, new = 0;
+
+	for (uint64_t seed = 1; seed <= SEEDS; seed++) {
+		struct sim *sim = world(seed);
+		struct io *io = sim_node_create(sim, "a", 0);
+		uint8_t buf[8] = {0};
+		ssize_t from, to;
+
+		io_close(durable_file(io, "/to", 'o', 1));
+		io_close(durable_file(io, "/from", 'n', 1));
+		assert_int_equal(io_rename(io, "/from", "/to"), 0);
+		sim_disk_cut(sim_disk(sim, 0));
+		io_free(io);
+		read_back(sim, "/from", buf, sizeof(buf), &from);
+		read_back(sim, "/to", buf, sizeof(buf), &to);
+		assert_int_equal(to, 1);
+		assert_int_equal(buf[0], from < 0 ? 'n' : 'o');
+		old += from == 1;
+		new += from < 0;
+		sim_free(sim);
+	}
+	assert_true(old && new);
+}
+
+TEST("a file made, renamed over another and synced in its directory is there once")
+{
+	for (uint64_t seed = 1; seed <= SEEDS; seed++) {
+		struct sim *sim = world(seed);
+		struct io *io = sim_node_create(sim, "a", 0);
+		struct io_file *f;
+		uint8_t buf[8] = {0};
+		ssize_t len;
+
+		assert_int_equal(io_mkdir(io, "/d"), 0);
+		assert_int_equal(io_sync_dir(io, "/"), 0);
+		f = open_file(io, "/d/x", IO_WRITE | IO_CREATE);
+		assert_int_equal(io_write(f, "1", 1, 0), 0);
+		assert_int_equal(io_sync(f), 0);
+		io_close(f);
+		f = open_file(io, "/d/x.new", IO_WRITE | IO_CREATE);
+		assert_int_equal(io_write(f, "2", 1, 0), 0);
+		assert_int_equal(io_sync(f), 0);
+		io_close(f);
+		assert_int_equal(io_rename(io, "/d/x.new", "/d/x"), 0);
+		assert_int_equal(io_sync_dir(io, "/d"), 0);
+		sim_disk_cut(sim_disk(sim, 0));
+		io_free(io);
+		read_back(sim, "/d/x.new", buf, sizeof(buf), &len);
+		assert_int_equal(len, -1);
+		read_back(sim, "/d/x", buf, sizeof(buf), &len);
+		assert_int_equal(len, 1);
+		assert_int_equal(buf[0], '2');
+		sim_free(sim);
+	}
+}
+
+static int join_names(void *ctx, const char *name)
+{
+	strcat(ctx, name);
+	return !strcmp(name, "c") ? 7 : 0;
+}
+
+TEST("names are listed in byte order until the callback objects")
+{
+	struct sim *sim = world(5);
+	struct io *io = sim_node_create(sim, "a", 0);
+	char all[16] = "";
+	struct io_file *f = NULL;
+
+	for (const char *p = "cbdaB"; *p; p++) {
+		char path[] = {'/', *p, 0};
+
+		io_close(open_file(io, path, IO_WRITE | IO_CREATE));
+	}
+	assert_int_equal(io_list(io, "/", join_names, all), 7);
+	assert_string_equal(all, "Babc");
+	assert_int_equal(io_open(io, "/a", IO_CREATE | IO_EXCLUSIVE | IO_WRITE,
+				 &f),
+			 -EEXIST);
+	assert_int_equal(io_open(io, "/none", IO_READ, &f), -ENOENT);
+	assert_int_equal(io_unlink(io, "/a"), 0);
+	assert_int_equal(io_unlink(io, "/a"), -ENOENT);
+	assert_null(f);
+	io_free(io);
+	sim_free(sim);
+}
+
+/* ---- kills, locks, zombies ---- */
+
+TEST("a kill keeps what was completed and at most a prefix of what was not")
+{
+	unsigned none = 0, part = 0, whole = 0;
+
+	for (uint64_t seed = 1; seed <= SEEDS; seed++) {
+		struct sim *sim = world(seed);
+		struct io *io = sim_node_create(sim, "a", 0);
+		struct loop *l = started_loop(io, "a");
+		struct io_file *f = durable_file(io, "/f", 'o', 2 * IO_BLOCK);
+		static uint8_t block[IO_BLOCK];
+		uint8_t buf[2 * IO_BLOCK];
+		struct wait_op w = WAIT_OP;
+		size_t n = 0;
+		ssize_t len;
+
+		memset(block, 'n', sizeof(block));
+		assert_int_equal(io_write(f, "plain", 5, 0), 0);
+		loop_write_durable(l, &w.op, f, block, IO_BLOCK, IO_BLOCK);
+		sim_kill(sim_node(io));
+		memset(block, 'X', sizeof(block));
+		assert_int_equal(io_write(f, "dead", 4, 0), -EIO);
+		loop_free(l);
+		io_close(f);
+		io_free(io);
+		assert_int_equal(sim_run_until(sim, NULL, NULL, 10), -EDEADLK);
+		read_back(sim, "/f", buf, sizeof(buf), &len);
+		assert_memory_equal(buf, "plain", 5);
+		while (n < 8 && all_are(buf + IO_BLOCK + n * 512, 512, 'n'))
+			n++;
+		assert_true(all_are(buf + IO_BLOCK + n * 512,
+				    IO_BLOCK - n * 512, 'o'));
+		none += n == 0;
+		part += n && n < 8;
+		whole += n == 8;
+		assert_false(w.done);
+		sim_free(sim);
+	}
+	assert_true(none && part && whole);
+}
+
+TEST("what a killed process left may land after the next one has started")
+{
+	unsigned late = 0, lock_late = 0;
+
+	for (uint64_t seed = 1; seed <= SEEDS; seed++) {
+		struct sim_config c = sim_config_calm(seed);
+		struct sim *sim;
+		struct io *io, *next;
+		struct loop *l;
+		struct io_file *f;
+		static uint8_t block[IO_BLOCK];
+		struct wait_op w = WAIT_OP;
+		uint8_t before[IO_BLOCK], after[IO_BLOCK];
+		size_t len;
+		int r;
+
+		c.linger_ns_max = 50000000;
+		c.disk_ns_max = c.disk_ns_min;
+		sim = sim_create(&c);
+		io = sim_node_create(sim, "a", 0);
+		l = started_loop(io, "a");
+		f = durable_file(io, "/f", 'o', IO_BLOCK);
+		assert_int_equal(io_lock(f), 0);
+		memset(block, 'n', sizeof(block));
+		loop_write_durable(l, &w.op, f, block, IO_BLOCK, 0);
+		sim_kill(sim_node(io));
+		memset(block, 'X', sizeof(block));
+		loop_free(l);
+		io_close(f);
+		io_free(io);
+		next = sim_node_create(sim, "b", 0);
+		f = open_file(next, "/f", IO_WRITE);
+		r = io_lock(f);
+		lock_late += r == -EAGAIN;
+		assert_int_equal(io_read(f, before, IO_BLOCK, 0, &len), 0);
+		sim_run_for(sim, 60000000);
+		assert_int_equal(io_read(f, after, IO_BLOCK, 0, &len), 0);
+		late += memcmp(before, after, IO_BLOCK) != 0;
+		for (size_t i = 0; i < IO_BLOCK; i++)
+			assert_true(after[i] == 'o' || after[i] == 'n');
+		assert_int_equal(io_lock(f), 0);
+		io_close(f);
+		io_free(next);
+		sim_free(sim);
+	}
+	assert_true(late && lock_late);
+}
+
+TEST("a lock belongs to its open file and goes with it")
+{
+	struct sim *sim = world(6);
+	struct io *a = sim_node_create(sim, "a", 0);
+	struct io *b = sim_node_create(sim, "b", 0);
+	struct io_file *fa = open_file(a, "/l", IO_WRITE | IO_CREATE);
+	struct io_file *fa2 = open_file(a, "/l", IO_WRITE);
+	struct io_file *fb = open_file(b, "/l", IO_WRITE);
+
+	assert_int_equal(io_lock(fa), 0);
+	assert_int_equal(io_lock(fa), 0);
+	assert_int_equal(io_lock(fa2), -EAGAIN);
+	assert_int_equal(io_lock(fb), -EAGAIN);
+	io_close(fa);
+	assert_int_equal(io_lock(fb), 0);
+	assert_int_equal(io_lock(fa2), -EAGAIN);
+	sim_drop_locks(sim_node(b));
+	assert_int_equal(io_lock(fa2), 0);
+	sim_kill(sim_node(a));
+	assert_int_equal(io_lock(fb), 0);
+	assert_int_equal(sim_open_files(sim_node(a)), 1);
+	io_close(fa2);
+	assert_int_equal(sim_open_files(sim_node(a)), 0);
+	io_close(fb);
+	io_free(a);
+	io_free(b);
+	sim_free(sim);
+}
+
+TEST("a paused node does nothing; stalled writes land after it has resumed")
+{
+	struct sim *sim = world(7);
+	struct io *io = sim_node_create(sim, "zombie", 0);
+	struct loop *l = started_loop(io, "a");
+	struct io_file *f = durable_file(io, "/f", 'o', 512);
+	static uint8_t n[512];
+	uint8_t buf[512];
+	struct wait_op w = WAIT_OP;
+	ssize_t len;
+
+	memset(n, 'n', sizeof(n));
+	loop_write_durable(l, &w.op, f, n, 512, 0);
+	sim_pause(sim_node(io), false);
+	sim_run_for(sim, 1000000000);
+	assert_false(w.done);
+	read_back(sim, "/f", buf, 512, &len);
+	assert_true(all_are(buf, 512, 'n'));
+	sim_resume(sim_node(io));
+	assert_int_equal(finish(sim, &w), 512);
+
+	w.done = false;
+	memset(n, 'm', sizeof(n));
+	loop_write_durable(l, &w.op, f, n, 512, 512);
+	sim_pause(sim_node(io), true);
+	sim_run_for(sim, 1000000000);
+	sim_resume(sim_node(io));
+	assert_int_equal(finish(sim, &w), 512);
+	end_loop(l);
+	io_close(f);
+	io_free(io);
+	sim_free(sim);
+}
+
+/* ---- faults ---- */
+
+TEST("the faults asked for happen to the operation asked for")
+{
+	struct sim *sim = world(8);
+	struct sim_disk *disk = sim_disk(sim, 0);
+	struct io *io = sim_node_create(sim, "a", 0);
+	struct io_file *f = durable_file(io, "/f", 'o', 8 * IO_BLOCK);
+	static uint8_t n[IO_BLOCK], buf[8 * IO_BLOCK];
+	struct sim_disk_stats stats;
+	size_t len, wrong = 0;
+
+	memset(n, 'n', sizeof(n));
+	sim_disk_fault_at(disk, SIM_FAULT_EIO, sim_disk_mutations(disk) + 2);
+	assert_int_equal(io_write(f, n, 512, 0), 0);
+	assert_int_equal(io_write(f, n, 512, 0), -EIO);
+	assert_int_equal(io_write(f, n, 512, 0), 0);
+	sim_disk_fault_at(disk, SIM_FAULT_ENOSPC, sim_disk_mutations(disk) + 1);
+	assert_int_equal(io_write(f, n, 512, 512), -ENOSPC);
+	sim_disk_fault_at(disk, SIM_FAULT_LOST, sim_disk_mutations(disk) + 1);
+	assert_int_equal(io_write(f, n, IO_BLOCK, IO_BLOCK), 0);
+	assert_int_equal(io_read(f, buf, IO_BLOCK, IO_BLOCK, &len), 0);
+	assert_true(all_are(buf, IO_BLOCK, 'o'));
+	sim_disk_fault_at(disk, SIM_FAULT_READ_EIO, sim_disk_reads(disk) + 1);
+	assert_int_equal(io_read(f, buf, 512, 0, &len), -EIO);
+	sim_disk_fault_at(disk, SIM_FAULT_READ_FLIP, sim_disk_reads(disk) + 1);
+	assert_int_equal(io_read(f, buf, 512, 0, &len), 0);
+	for (size_t i = 0; i < 512; i++)
+		wrong += buf[i] != 'n';
+	assert_int_equal(wrong, 1);
+	assert_int_equal(io_read(f, buf, 512, 0, &len), 0);
+	assert_true(all_are(buf, 512, 'n'));
+	assert_int_equal(sim_disk_flip(disk, "/f", 3, 0), 0);
+	assert_int_equal(sim_disk_flip(disk, "/none", 3, 0), -ENOENT);
+	assert_int_equal(sim_disk_flip(disk, "/f", sizeof(buf), 0), -EINVAL);
+	assert_int_equal(io_read(f, buf, 512, 0, &len), 0);
+	assert_int_equal(buf[3], 'n' ^ 1);
+	sim_disk_stats(disk, &stats);
+	assert_int_equal(stats.write_errors, 1);
+	assert_int_equal(stats.read_errors, 1);
+	assert_int_equal(stats.lost, 1);
+	assert_int_equal(stats.flips, 2);
+	io_close(f);
+	io_free(io);
+	sim_free(sim);
+}
+
+TEST("a misdirected write spares its target and damages its file elsewhere")
+{
+	unsigned elsewhere = 0;
+
+	for (uint64_t seed = 1; seed <= 20; seed++) {
+		struct sim *sim = world(seed);
+		struct sim_disk *disk = sim_disk(sim, 0);
+		struct io *io = sim_node_create(sim, "a", 0);
+		struct io_file *f = durable_file(io, "/f", 'o', 8 * IO_BLOCK);
+		static uint8_t n[IO_BLOCK], buf[9 * IO_BLOCK];
+		size_t len, wrong = 0;
+
+		memset(n, 'n', sizeof(n));
+		sim_disk_fault_at(disk, SIM_FAULT_MISDIRECT,
+				  sim_disk_mutations(disk) + 1);
+		assert_int_equal(io_write(f, n, IO_BLOCK, 0), 0);
+		assert_int_equal(io_read(f, buf, sizeof(buf), 0, &len), 0);
+		for (size_t i = 0; i < len; i += IO_BLOCK)
+			wrong += all_are(buf + i, IO_BLOCK, 'n');
+		assert_int_equal(wrong, 1);
+		elsewhere += !all_are(buf, IO_BLOCK, 'n');
+		io_close(f);
+		io_free(io);
+		sim_free(sim);
+	}
+	assert_true(elsewhere >= 10);
+}
+
+TEST("after a failed sync a second one does not make the data durable")
+{
+	unsigned lost = 0;
+
+	for (uint64_t seed = 1; seed <= SEEDS; seed++) {
+		struct sim *sim = world(seed);
+		struct sim_disk *disk = sim_disk(sim, 0);
+		struct io *io = sim_node_create(sim, "a", 0);
+		struct io_file *f = durable_file(io, "/f", 'o', 512);
+		uint8_t buf[512];
+		ssize_t got;
+		size_t len;
+
+		memset(buf, 'n', sizeof(buf));
+		assert_int_equal(io_write(f, buf, sizeof(buf), 0), 0);
+		sim_disk_fault_at(disk, SIM_FAULT_EIO,
+				  sim_disk_mutations(disk) + 1);
+		assert_int_equal(io_sync(f), -EIO);
+		assert_int_equal(io_sync(f), 0);
+		assert_int_equal(io_read(f, buf, sizeof(buf), 0, &len), 0);
+		assert_true(all_are(buf, 512, 'n'));
+		sim_disk_cut(disk);
+		io_close(f);
+		io_free(io);
+		read_back(sim, "/f", buf, sizeof(buf), &got);
+		lost += all_are(buf, 512, 'o');
+		sim_free(sim);
+	}
+	assert_in_range(lost, 10, SEEDS - 10);
+}
+
+TEST("a full disk refuses writes until something is deleted")
+{
+	struct sim_config c = sim_config_calm(9);
+	struct sim *sim;
+	struct io *io;
+	struct io_file *f, *g;
+	struct io_fs fs;
+
+	c.disk_bytes = 64 * IO_BLOCK;
+	sim = sim_create(&c);
+	io = sim_node_create(sim, "a", 0);
+	f = open_file(io, "/f", IO_WRITE | IO_CREATE);
+	assert_int_equal(io_allocate(f, 60 * IO_BLOCK), 0);
+	g = open_file(io, "/g", IO_WRITE | IO_CREATE);
+	assert_int_equal(io_allocate(g, 5 * IO_BLOCK), -ENOSPC);
+	assert_int_equal(io_write(g, "x", 1, 5 * IO_BLOCK), -ENOSPC);
+	assert_int_equal(io_fs_info(io, "/", &fs), 0);
+	assert_int_equal(fs.bytes_free, 4 * IO_BLOCK);
+	io_close(f);
+	assert_int_equal(io_unlink(io, "/f"), 0);
+	assert_int_equal(io_sync_dir(io, "/"), 0);
+	assert_int_equal(io_write(g, "x", 1, 5 * IO_BLOCK), 0);
+	io_close(g);
+	io_free(io);
+	sim_free(sim);
+}
+
+TEST_MAIN()
