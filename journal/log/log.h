@@ -103,7 +103,8 @@ struct log_options {
 	uint64_t reserve_bytes; /* free space that must remain after a new
 				   segment is made; 0: 64 MiB */
 	/* [journal] Takes the batch.  Runs after the claim check and before
-	 * any note of these records is posted.  May be NULL. */
+	 * any note of these records is posted.  Batches have no gap in LSN;
+	 * the first begins with EPOCH_START.  May be NULL. */
 	void (*committed)(void *ctx, struct log_batch *);
 	/* [journal] Once; the process is expected to exit.  why is a sentence
 	 * for an operator that names the file and what to do. */
@@ -118,7 +119,9 @@ MUST_CHECK int log_create(const struct log_options *, struct log **ret);
  * lower claims.  -EAGAIN: another process holds the lock. */
 MUST_CHECK int log_claim(struct log *);
 /* After log_claim().  Verifies and delivers every acknowledged record from
- * `from` on, in order; NULL: from the first.  Deletes nothing.
+ * `from` on, in order and with no gap in LSN, so the log's own types
+ * (EPOCH_START, IDLE) are among them; NULL: from the first that there is.
+ * Deletes nothing.
  * -E_LOST: acknowledged data is damaged; log_why() says what and where.
  * Stops at each()'s first non-zero return. */
 MUST_CHECK int log_recover(struct log *, const struct log_position *from,
@@ -196,13 +199,11 @@ struct log_read {
 	void (*done)(struct log_read *, int err);
 	/* private */
 	struct log_reader *reader;
-	struct loop_op op;
 	struct log_loc loc;
 	void *buf;
-	void *block;
-	size_t block_len;
-	struct log_segment *segment;
+	uint8_t *packed;
 	struct log_read *next;
+	int err;
 };
 /* Reads and expands the body at loc into buf (loc.body_len bytes). */
 void log_read(struct log_reader *, struct log_read *,

@@ -1,0 +1,381 @@
+/* journal/log/claim.c: whose directory this is, and who may write to it.
+ *
+ * Seal, then read; write, then check.  A claim is a file that is exactly
+ * LOG_CLAIM_BYTES long for as long as nobody has sealed it.  A new leader
+ * makes its own claim durable, then appends a seal to every lower one, and
+ * only then reads the journal.  A leader compares its claim's size with
+ * LOG_CLAIM_BYTES after each write is durable and before it acknowledges.
+ *
+ * So: acknowledged => the check saw no seal => the next leader's seal, and
+ * hence its reading, came after that write was durable => it is in what the
+ * next leader reads.  Locks and clocks play no part in this.
+ *
+ * Sizes only grow, and a seal is repeated until the file is longer than a
+ * claim, so a claim sealed while its owner is still writing it, or torn by a
+ * crash, can never again have the size that passes the check. */
+#include <time.h>
+
+#include "base/crc32c.h"
+#include "journal/log/internal.h"
+
+#define CLAIM_VERSION 1u
+#define CLUSTER_BYTES 64u
+#define SEAL_ATTEMPT_COUNT_MAX 8
+#define LOCK_ATTEMPT_COUNT 100
+#define LOCK_ATTEMPT_NS 10000000L
+
+static const char cluster_magic[8] = "HFCLUSTR";
+static const char claim_magic[8] = "HFCLAIM";
+static const char seal_magic[8] = "HFSEAL";
+
+/* ---- the cluster file ---- */
+
+static void cluster_encode(const struct log_cluster *c,
+			   uint8_t out[CLUSTER_BYTES])
+{
+	memset(out, 0, CLUSTER_BYTES);
+	memcpy(out, cluster_magic, 8);
+	bytes_put16(out + 8, CLAIM_VERSION);
+	memcpy(out + 16, c->cluster_id, LOG_ID_BYTES);
+	memcpy(out + 32, c->master_id, CRYPTO_KEY_ID_BYTES);
+	bytes_put32(out + 60, crc32c(0, out, 60));
+}
+
+int log_cluster_load(struct io *io, const char *dir, struct log_cluster *ret)
+{
+	uint8_t raw[CLUSTER_BYTES + 1];
+	char path[LOG_PATH_BYTES];
+	struct io_file *file;
+	size_t len = 0;
+	int err;
+
+	log_path(path, dir, "cluster");
+	err = io_open(io, path, IO_READ, &file);
+	if (err)
+		return err;
+	err = io_read(file, raw, sizeof(raw), 0, &len);
+	io_close(file);
+	if (err)
+		return err;
+	if (len != CLUSTER_BYTES || memcmp(raw, cluster_magic, 8) != 0 ||
+	    bytes_get32(raw + 60) != crc32c(0, raw, 60))
+		return -E_CORRUPT;
+	if (bytes_get16(raw + 8) != CLAIM_VERSION)
+		return -E_VERSION;
+	memcpy(ret->cluster_id, raw + 16, LOG_ID_BYTES);
+	memcpy(ret->master_id, raw + 32, CRYPTO_KEY_ID_BYTES);
+	return 0;
+}
+
+static int cluster_write(struct log *log, const char *path)
+{
+	uint8_t raw[CLUSTER_BYTES];
+	struct log_cluster c;
+	struct io_file *file;
+	int err;
+
+	io_random(log->io, c.cluster_id, LOG_ID_BYTES);
+	memcpy(c.master_id, log->master_id, CRYPTO_KEY_ID_BYTES);
+	cluster_encode(&c, raw);
+	err = io_open(log->io, path, IO_WRITE | IO_CREATE | IO_EXCLUSIVE,
+		      &file);
+	if (err)
+		return err;
+	err = io_write(file, raw, sizeof(raw), 0);
+	if (!err)
+		err = io_sync(file);
+	io_close(file);
+	return err ? err : io_sync_dir(log->io, log->options.dir);
+}
+
+static int stop_at_first(void *ctx, const char *name)
+{
+	return 1;
+}
+
+/* Takes leader.lock, waiting up to a second: after a SIGKILL a ring can keep
+ * its files' locks alive for tens of milliseconds. */
+static int claim_lock(struct log *log, struct io_file **ret)
+{
+	const struct timespec pause = {.tv_nsec = LOCK_ATTEMPT_NS};
+	char path[LOG_PATH_BYTES];
+	struct io_file *file;
+	int err;
+
+	log_path(path, log->options.dir, "leader.lock");
+	err = io_open(log->io, path, IO_WRITE | IO_CREATE, &file);
+	if (err)
+		return err;
+	for (int i = 0; i < LOCK_ATTEMPT_COUNT; i++) {
+		err = io_lock(file);
+		if (err != -EAGAIN)
+			break;
+		nanosleep(&pause, NULL);
+	}
+	if (err) {
+		io_close(file);
+		return err;
+	}
+	*ret = file;
+	return 0;
+}
+
+/* Makes the cluster file, under the lock so that two first starts do not make
+ * two.  A file torn by a crash of the very first start may be replaced, for
+ * as long as there is no claim: nothing can have been written under it. */
+static int cluster_make(struct log *log, struct log_cluster *ret)
+{
+	char path[LOG_PATH_BYTES], epochs[LOG_PATH_BYTES];
+	struct io_file *lock;
+	int err = claim_lock(log, &lock);
+
+	if (err) {
+		log_set_why(log,
+			    "%s/leader.lock is held by another process that "
+			    "is making this directory",
+			    log->options.dir);
+		return err;
+	}
+	log_path(path, log->options.dir, "cluster");
+	log_path(epochs, log->options.dir, "epochs");
+	err = log_cluster_load(log->io, log->options.dir, ret);
+	if (err == -E_CORRUPT || err == -ENOENT) {
+		int used = io_list(log->io, epochs, stop_at_first, NULL);
+
+		if (used == 1) {
+			log_set_why(log,
+				    "%s is damaged or missing but the "
+				    "directory has been used: restore this "
+				    "file from a backup",
+				    path);
+			err = -E_CORRUPT;
+			goto out;
+		}
+		if (!used && err == -E_CORRUPT)
+			used = io_unlink(log->io, path);
+		err = used;
+		if (!err)
+			err = cluster_write(log, path);
+		if (!err)
+			err = log_cluster_load(log->io, log->options.dir, ret);
+	}
+	if (err)
+		log_set_why(log, "cannot make %s (%s)", path, err_str(err));
+out:
+	io_close(lock);
+	return err;
+}
+
+int log_claim_open(struct log *log)
+{
+	static const char *const names[] = {"segments", "epochs",
+					    "checkpoints"};
+	char path[LOG_PATH_BYTES];
+	struct log_cluster c;
+	int err = io_mkdir(log->io, log->options.dir);
+
+	for (size_t i = 0; !err && i < ARRAY_COUNT(names); i++) {
+		log_path(path, log->options.dir, names[i]);
+		err = io_mkdir(log->io, path);
+	}
+	if (!err)
+		err = io_sync_dir(log->io, log->options.dir);
+	if (err) {
+		log_set_why(log, "cannot make the directories in %s (%s)",
+			    log->options.dir, err_str(err));
+		return err;
+	}
+	err = log_cluster_load(log->io, log->options.dir, &c);
+	if (err == -ENOENT || err == -E_CORRUPT) {
+		err = cluster_make(log, &c);
+		if (err)
+			return err;
+	}
+	if (err) {
+		log_set_why(log, "cannot read %s/cluster (%s)",
+			    log->options.dir, err_str(err));
+		return err;
+	}
+	if (memcmp(c.master_id, log->master_id, CRYPTO_KEY_ID_BYTES) != 0) {
+		log_set_why(log,
+			    "the master key is not the one that %s was made "
+			    "with: configure the right key file",
+			    log->options.dir);
+		return -E_KEY;
+	}
+	memcpy(log->cluster_id, c.cluster_id, LOG_ID_BYTES);
+	return 0;
+}
+
+/* ---- claims and seals ---- */
+
+static void claim_path(const struct log *log, uint32_t epoch,
+		       char ret[LOG_PATH_BYTES])
+{
+	snprintf(ret, LOG_PATH_BYTES, "%s/epochs/%08x", log->options.dir,
+		 (unsigned)epoch);
+}
+
+static void claim_encode(struct log *log, const char magic[8], uint32_t epoch,
+			 uint8_t out[LOG_CLAIM_BYTES])
+{
+	memset(out, 0, LOG_CLAIM_BYTES);
+	memcpy(out, magic, 8);
+	bytes_put16(out + 8, CLAIM_VERSION);
+	bytes_put32(out + 12, epoch);
+	memcpy(out + 16, log->cluster_id, LOG_ID_BYTES);
+	bytes_put64(out + 32, io_wall_ms(log->io));
+	bytes_put32(out + 60, crc32c(0, out, 60));
+}
+
+struct claim_list {
+	uint32_t *epochs;
+	size_t count, capacity;
+};
+
+static int claim_collect(void *ctx, const char *name)
+{
+	struct claim_list *l = ctx;
+	unsigned epoch;
+	int used = 0;
+
+	if (strlen(name) != 8 || sscanf(name, "%8x%n", &epoch, &used) != 1 ||
+	    used != 8 || epoch == 0)
+		return 0;
+	if (l->count == l->capacity) {
+		size_t capacity = base_max(64, l->capacity * 2);
+		uint32_t *p = realloc(l->epochs, capacity * sizeof(*p));
+
+		if (!p)
+			return -ENOMEM;
+		l->epochs = p;
+		l->capacity = capacity;
+	}
+	l->epochs[l->count++] = epoch;
+	return 0;
+}
+
+static int claim_list(struct log *log, struct claim_list *l)
+{
+	char path[LOG_PATH_BYTES];
+
+	log_path(path, log->options.dir, "epochs");
+	l->count = 0;
+	return io_list(log->io, path, claim_collect, l);
+}
+
+/* Creates our claim above all others, durable, and keeps it open. */
+static int claim_make(struct log *log, struct claim_list *l)
+{
+	char path[LOG_PATH_BYTES], dir[LOG_PATH_BYTES];
+	uint8_t raw[LOG_CLAIM_BYTES];
+	uint32_t epoch;
+	int err;
+
+	log_path(dir, log->options.dir, "epochs");
+	for (;;) {
+		err = claim_list(log, l);
+		if (err)
+			return err;
+		epoch = l->count ? l->epochs[l->count - 1] : 0;
+		if (epoch == UINT32_MAX)
+			return -E_LIMIT;
+		epoch++;
+		claim_path(log, epoch, path);
+		err = io_open(log->io, path,
+			      IO_WRITE | IO_CREATE | IO_EXCLUSIVE | IO_APPEND,
+			      &log->claim);
+		/* Somebody else took it: each turn meets one more claim. */
+		if (err != -EEXIST)
+			break;
+	}
+	if (err)
+		return err;
+	claim_encode(log, claim_magic, epoch, raw);
+	err = io_write(log->claim, raw, sizeof(raw), 0);
+	if (!err)
+		err = io_sync(log->claim);
+	if (!err)
+		err = io_sync_dir(log->io, dir);
+	if (!err)
+		log->epoch = epoch;
+	return err;
+}
+
+static int claim_seal(struct log *log, uint32_t epoch)
+{
+	uint8_t raw[LOG_CLAIM_BYTES];
+	char path[LOG_PATH_BYTES];
+	struct io_file *file;
+	uint64_t size;
+	int err;
+
+	claim_path(log, epoch, path);
+	err = io_open(log->io, path, IO_WRITE | IO_APPEND, &file);
+	if (err)
+		return err;
+	claim_encode(log, seal_magic, log->epoch, raw);
+	err = io_size(file, &size);
+	for (int i = 0; !err && size <= LOG_CLAIM_BYTES; i++) {
+		err = i < SEAL_ATTEMPT_COUNT_MAX ?
+			      io_write(file, raw, sizeof(raw), 0) :
+			      -EIO;
+		if (!err)
+			err = io_size(file, &size);
+	}
+	/* A seal that another candidate wrote may not be durable yet. */
+	if (!err)
+		err = io_sync(file);
+	io_close(file);
+	return err;
+}
+
+int log_claim_verify(struct log *log)
+{
+	uint64_t size;
+	int err = io_size(log->claim, &size);
+
+	if (!err && size != LOG_CLAIM_BYTES)
+		err = -E_FENCED;
+	return err;
+}
+
+int log_claim(struct log *log)
+{
+	struct claim_list l = {0};
+	struct log_cluster c;
+	int err;
+
+	ASSERT(!log->claim);
+	err = claim_lock(log, &log->lock);
+	if (err) {
+		log_set_why(log, err == -EAGAIN ?
+				    "%s/leader.lock is held by another process" :
+				    "cannot lock %s/leader.lock",
+			    log->options.dir);
+		return err;
+	}
+	err = log_cluster_load(log->io, log->options.dir, &c);
+	if (!err && memcmp(c.cluster_id, log->cluster_id, LOG_ID_BYTES) != 0)
+		err = -E_CORRUPT;
+	if (!err)
+		err = claim_make(log, &l);
+	for (size_t i = 0; !err && i < l.count; i++)
+		err = claim_seal(log, l.epochs[i]);
+	free(l.epochs);
+	if (!err)
+		err = log_claim_verify(log);
+	if (err) {
+		log_set_why(log, "cannot claim %s (%s)", log->options.dir,
+			    err_str(err));
+		log_claim_close(log);
+	}
+	return err;
+}
+
+void log_claim_close(struct log *log)
+{
+	io_close(log->claim);
+	io_close(log->lock);
+	log->claim = log->lock = NULL;
+}

@@ -1,0 +1,181 @@
+/* journal/log/prepare.c: makes the next segment ahead of time, on a thread of
+ * its own, because allocation, syncs and a rename take milliseconds that no
+ * commit should wait for.
+ *
+ * Between creation and publication it fills the file with zeros, a piece at a
+ * time and not faster than ZERO_PIECE_NS a piece: a synced write into a
+ * written block costs half of one into a merely allocated block, whose extent
+ * has to be converted first.  A writer that is in a hurry gets the segment as
+ * it is; it is then writing large frames, for which this matters little.
+ *
+ * No room is not an error here: no_space goes up, and another attempt is made
+ * every second. */
+#include "journal/log/internal.h"
+
+#define ZERO_PIECE_BYTES (1024u * 1024u)
+#define ZERO_PIECE_NS 2000000ull
+#define RETRY_NS 1000000000ull
+
+struct log_prepare {
+	struct log *log;
+	struct loop *loop;
+	struct loop_mail request, reply;
+	struct loop_timer timer;
+	uint64_t key;
+	struct log_sink *sink;
+	uint64_t zeroed;
+	void *zeros;
+	int err;
+	bool asked; /* journal thread */
+	_Atomic bool hurry;
+};
+
+static int prepare_check_space(struct log *log)
+{
+	struct io_fs fs;
+	int err = io_fs_info(log->io, log->options.dir, &fs);
+
+	if (err)
+		return err;
+	return fs.bytes_free < log->options.segment_bytes +
+				       log->options.reserve_bytes ?
+		       -ENOSPC :
+		       0;
+}
+
+static bool prepare_is_space(int err)
+{
+	return err == -ENOSPC || err == -EDQUOT;
+}
+
+static void prepare_answer(struct log_prepare *p, int err)
+{
+	if (err && p->sink) {
+		log_sink_abandon(p->log, p->sink);
+		p->sink = NULL;
+	}
+	if (prepare_is_space(err)) {
+		p->log->no_space = 1;
+		loop_timer_set(p->loop, &p->timer, RETRY_NS);
+		return;
+	}
+	p->log->no_space = 0;
+	p->err = err;
+	loop_post(p->log->loop, &p->reply);
+}
+
+static void prepare_begin(struct log_prepare *p)
+{
+	int err = prepare_check_space(p->log);
+
+	if (!err)
+		err = log_sink_begin(p->log, p->key,
+				     p->log->options.segment_bytes, &p->sink);
+	if (err) {
+		prepare_answer(p, err);
+		return;
+	}
+	p->zeroed = IO_BLOCK;
+	loop_timer_set(p->loop, &p->timer, 0);
+}
+
+static void prepare_tick(struct loop_timer *timer)
+{
+	struct log_prepare *p = container_of(timer, struct log_prepare, timer);
+	uint64_t left;
+	int err;
+
+	if (!p->sink) {
+		prepare_begin(p);
+		return;
+	}
+	left = p->sink->header.bytes - p->zeroed;
+	if (p->hurry || !left || !io_file_direct(p->sink->file)) {
+		prepare_answer(p, log_sink_publish(p->log, p->sink));
+		return;
+	}
+	left = base_min(left, ZERO_PIECE_BYTES);
+	err = log_sink_zero(p->sink, p->zeros, p->zeroed, left);
+	if (err) {
+		prepare_answer(p, err);
+		return;
+	}
+	p->zeroed += left;
+	loop_timer_set(p->loop, &p->timer, ZERO_PIECE_NS);
+}
+
+static void prepare_requested(struct loop_mail *mail)
+{
+	struct log_prepare *p = container_of(mail, struct log_prepare, request);
+
+	prepare_begin(p);
+}
+
+static void prepare_replied(struct loop_mail *mail)
+{
+	struct log_prepare *p = container_of(mail, struct log_prepare, reply);
+	struct log_sink *sink = p->sink;
+
+	p->sink = NULL;
+	p->asked = false;
+	log_writer_prepared(p->log, sink, p->err);
+}
+
+void log_prepare_ask(struct log_prepare *p, uint64_t key)
+{
+	ASSERT(!p->asked);
+	p->asked = true;
+	p->hurry = false;
+	p->key = key;
+	loop_post(p->loop, &p->request);
+}
+
+void log_prepare_hurry(struct log_prepare *p)
+{
+	p->hurry = true;
+}
+
+int log_prepare_create(struct log *log, struct log_prepare **ret)
+{
+	struct log_prepare *p = calloc(1, sizeof(*p));
+	int err = -ENOMEM;
+
+	if (!p)
+		return -ENOMEM;
+	p->log = log;
+	p->request.deliver = prepare_requested;
+	p->reply.deliver = prepare_replied;
+	p->timer.fire = prepare_tick;
+	p->zeros = io_buffer_alloc(ZERO_PIECE_BYTES);
+	if (!p->zeros)
+		goto fail;
+	err = loop_create(log->io, "log-prepare", &p->loop);
+	if (err)
+		goto fail;
+	err = loop_start(p->loop, NULL, NULL);
+	if (err)
+		goto fail_loop;
+	*ret = p;
+	return 0;
+fail_loop:
+	loop_free(p->loop);
+fail:
+	io_buffer_free(p->zeros);
+	free(p);
+	return err;
+}
+
+void log_prepare_free(struct log_prepare *p)
+{
+	if (!p)
+		return;
+	loop_stop(p->loop);
+	loop_join(p->loop);
+	loop_timer_cancel(p->loop, &p->timer);
+	loop_free(p->loop);
+	/* A published segment that the writer never took stays; the next
+	 * start finds that it is outside the history and removes it. */
+	log_sink_close(p->sink);
+	io_buffer_free(p->zeros);
+	free(p);
+}

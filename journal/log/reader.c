@@ -1,0 +1,640 @@
+/* journal/log/reader.c: bodies, read back on one loop.
+ *
+ * A fetch brings the chunks that one read needs; reads that need the same
+ * chunks meanwhile wait for it instead of asking again.  Two small caches
+ * make the common case cheap, a queue that is consumed in order: frame
+ * headers that have been verified, and the last decrypted chunks.  Both are
+ * bounded and belong to the reader's loop.
+ *
+ * Each open segment has its own descriptor, key schedule and reference; one
+ * that was dropped is let go when it is next looked at, or by a timer. */
+#include "journal/log/internal.h"
+
+#define OPEN_COUNT 8
+#define HEADER_COUNT 64 /* a power of two */
+#define PLAIN_COUNT 8
+#define TIDY_NS 1000000000ull
+#define IDLE_TURNS_MAX 5
+
+struct open_segment {
+	struct log_segment *segment; /* NULL: free */
+	struct io_file *file;
+	struct crypto_aead *aead;
+	unsigned fetch_count;
+	unsigned idle_turns;
+	uint64_t used; /* the reader's clock of uses */
+};
+
+struct header_entry {
+	uint64_t segment;
+	uint32_t frame; /* 0: free */
+	uint8_t raw[LOG_FRAME_HEADER_BYTES];
+};
+
+struct plain_entry {
+	uint64_t segment, used;
+	uint32_t frame, index; /* frame 0: free */
+	uint32_t len;
+	uint8_t *data; /* LOG_CHUNK_BYTES */
+};
+
+enum fetch_state { FETCH_HEADER, FETCH_CHUNKS };
+
+struct fetch {
+	struct list link;
+	struct loop_op op;
+	struct log_reader *reader;
+	struct open_segment *open;
+	enum fetch_state state;
+	uint32_t frame;
+	uint32_t first, last; /* chunks */
+	struct log_read *reads;
+	uint8_t *block;
+	uint64_t block_offset;
+	size_t block_len;
+	uint8_t header[LOG_FRAME_HEADER_BYTES];
+};
+
+struct log_reader {
+	struct log *log;
+	struct loop *loop;
+	struct compress *compress;
+	struct open_segment open[OPEN_COUNT];
+	struct header_entry headers[HEADER_COUNT];
+	struct plain_entry plains[PLAIN_COUNT];
+	uint64_t clock;
+	struct list fetches;
+	struct log_read *stalled, **stalled_tail; /* no slot free to open */
+	struct log_read *ready, **ready_tail;
+	struct loop_task finish;
+	struct loop_timer tidy;
+};
+
+static void reader_finish(struct log_reader *r, struct log_read *read, int err)
+{
+	read->err = err;
+	read->next = NULL;
+	*r->ready_tail = read;
+	r->ready_tail = &read->next;
+	loop_defer(r->loop, &r->finish);
+}
+
+/* ---- open segments ---- */
+
+static void open_close(struct log_reader *r, struct open_segment *o)
+{
+	uint64_t key = o->segment->header.key;
+
+	ASSERT(!o->fetch_count);
+	for (int i = 0; i < HEADER_COUNT; i++)
+		if (r->headers[i].segment == key)
+			r->headers[i].frame = 0;
+	for (int i = 0; i < PLAIN_COUNT; i++)
+		if (r->plains[i].segment == key)
+			r->plains[i].frame = 0;
+	io_close(o->file);
+	crypto_aead_free(o->aead);
+	log_segment_put(o->segment);
+	memset(o, 0, sizeof(*o));
+}
+
+static int open_open(struct log_reader *r, struct open_segment *o, uint64_t key)
+{
+	struct log_segment *seg = log_segment_get(r->log, key);
+	char path[LOG_PATH_BYTES];
+	struct crypto_key *data_key;
+	int err;
+
+	if (!seg)
+		return -ENOENT;
+	log_segment_path(r->log->options.dir, key, path);
+	err = log_segment_unwrap(r->log->options.master, &seg->header,
+				 &data_key);
+	if (err)
+		goto fail;
+	err = crypto_aead_create(data_key, &o->aead);
+	crypto_key_free(data_key);
+	if (err)
+		goto fail;
+	err = io_open(r->log->io, path, IO_READ | IO_DIRECT, &o->file);
+	if (err) {
+		crypto_aead_free(o->aead);
+		o->aead = NULL;
+		goto fail;
+	}
+	o->segment = seg;
+	if (!r->tidy.heap_index)
+		loop_timer_set(r->loop, &r->tidy, TIDY_NS);
+	return 0;
+fail:
+	log_segment_put(seg);
+	return err;
+}
+
+/* -EAGAIN: all places are taken by segments with fetches in flight. */
+static int reader_open(struct log_reader *r, uint64_t key,
+		       struct open_segment **ret)
+{
+	struct open_segment *victim = NULL;
+	int err;
+
+	for (int i = 0; i < OPEN_COUNT; i++) {
+		struct open_segment *o = &r->open[i];
+
+		if (o->segment && o->segment->header.key == key) {
+			*ret = o;
+			return 0;
+		}
+		if (o->fetch_count)
+			continue;
+		if (!victim || !o->segment ||
+		    (victim->segment && o->used < victim->used))
+			victim = o;
+	}
+	if (!victim)
+		return -EAGAIN;
+	if (victim->segment)
+		open_close(r, victim);
+	err = open_open(r, victim, key);
+	if (err)
+		return err;
+	*ret = victim;
+	return 0;
+}
+
+static void reader_tidy(struct loop_timer *timer)
+{
+	struct log_reader *r = container_of(timer, struct log_reader, tidy);
+	bool any = false;
+
+	for (int i = 0; i < OPEN_COUNT; i++) {
+		struct open_segment *o = &r->open[i];
+
+		if (!o->segment)
+			continue;
+		o->idle_turns++;
+		if (!o->fetch_count && (o->segment->dropped ||
+					o->idle_turns > IDLE_TURNS_MAX))
+			open_close(r, o);
+		else
+			any = true;
+	}
+	if (any)
+		loop_timer_set(r->loop, &r->tidy, TIDY_NS);
+}
+
+/* ---- caches ---- */
+
+static struct header_entry *reader_header(struct log_reader *r,
+					  uint64_t segment, uint32_t frame)
+{
+	uint64_t hash = (segment * 0x9e3779b97f4a7c15ull) ^
+			(frame * 0xff51afd7ed558ccdull);
+
+	return &r->headers[(hash >> 32) % HEADER_COUNT];
+}
+
+static struct plain_entry *plain_find(struct log_reader *r, uint64_t segment,
+				      uint32_t frame, uint32_t index)
+{
+	for (int i = 0; i < PLAIN_COUNT; i++) {
+		struct plain_entry *p = &r->plains[i];
+
+		if (p->frame == frame && p->index == index &&
+		    p->segment == segment)
+			return p;
+	}
+	return NULL;
+}
+
+static struct plain_entry *plain_victim(struct log_reader *r)
+{
+	struct plain_entry *victim = &r->plains[0];
+
+	for (int i = 0; i < PLAIN_COUNT; i++) {
+		if (!r->plains[i].frame)
+			return &r->plains[i];
+		if (r->plains[i].used < victim->used)
+			victim = &r->plains[i];
+	}
+	return victim;
+}
+
+/* ---- serving ---- */
+
+static uint32_t loc_first(const struct log_loc *loc)
+{
+	return loc->at / LOG_CHUNK_BYTES;
+}
+
+static uint32_t loc_last(const struct log_loc *loc)
+{
+	return loc->stored_len ?
+		       (loc->at + loc->stored_len - 1) / LOG_CHUNK_BYTES :
+		       loc_first(loc);
+}
+
+/* What a stored body becomes in the caller's buffer. */
+static int body_expand(struct log_reader *r, const struct log_read *read,
+		       const uint8_t *stored)
+{
+	const struct log_loc *loc = &read->loc;
+	int err;
+
+	if (loc->stored_len == loc->body_len)
+		return 0; /* is already there */
+	if (!r->compress) {
+		err = compress_create(1, &r->compress);
+		if (err)
+			return err;
+	}
+	return compress_unpack(r->compress, stored, loc->stored_len, read->buf,
+			       loc->body_len);
+}
+
+/* Copies the part of the stored body that lies in one chunk. */
+static void body_copy(uint8_t *to, const struct log_loc *loc, uint32_t index,
+		      const uint8_t *chunk, uint32_t chunk_len)
+{
+	uint64_t chunk_at = (uint64_t)index * LOG_CHUNK_BYTES;
+	uint64_t start = base_max(loc->at, chunk_at);
+	uint64_t end = base_min((uint64_t)loc->at + loc->stored_len,
+				chunk_at + chunk_len);
+
+	if (start < end)
+		memcpy(to + (start - loc->at), chunk + (start - chunk_at),
+		       end - start);
+}
+
+/* Everything from decrypted chunks; -ENOENT when one is not there. */
+static int serve_from_cache(struct log_reader *r, struct log_read *read)
+{
+	const struct log_loc *loc = &read->loc;
+	bool packed = loc->stored_len != loc->body_len;
+	uint8_t *stored = read->buf;
+	int err = 0;
+
+	for (uint32_t i = loc_first(loc); i <= loc_last(loc); i++)
+		if (!plain_find(r, loc->segment, loc->frame, i))
+			return -ENOENT;
+	if (packed) {
+		stored = malloc(loc->stored_len);
+		if (!stored)
+			return -ENOMEM;
+	}
+	for (uint32_t i = loc_first(loc); i <= loc_last(loc); i++) {
+		struct plain_entry *p =
+			plain_find(r, loc->segment, loc->frame, i);
+		uint64_t end = (uint64_t)loc->at + loc->stored_len;
+
+		p->used = ++r->clock;
+		if (i == loc_last(loc) &&
+		    end > (uint64_t)i * LOG_CHUNK_BYTES + p->len)
+			err = -E_CORRUPT;
+		else
+			body_copy(stored, loc, i, p->data, p->len);
+	}
+	if (!err)
+		err = body_expand(r, read, stored);
+	if (packed)
+		free(stored);
+	return err;
+}
+
+/* ---- fetching ---- */
+
+static void reader_start(struct log_reader *r, struct log_read *read);
+
+static void fetch_end(struct fetch *f, int err)
+{
+	struct log_reader *r = f->reader;
+	struct log_read *read = f->reads, *stalled;
+
+	list_remove(&f->link);
+	f->open->fetch_count--;
+	while (read) {
+		struct log_read *next = read->next;
+
+		reader_finish(r, read, err ? err : read->err);
+		read = next;
+	}
+	io_buffer_free(f->block);
+	free(f);
+	stalled = r->stalled;
+	r->stalled = NULL;
+	r->stalled_tail = &r->stalled;
+	while (stalled) {
+		struct log_read *next = stalled->next;
+
+		reader_start(r, stalled);
+		stalled = next;
+	}
+}
+
+static int fetch_submit(struct fetch *f)
+{
+	uint64_t offset = (uint64_t)f->frame * IO_BLOCK;
+	uint64_t start = offset, end = offset + IO_BLOCK;
+
+	if (f->state == FETCH_CHUNKS) {
+		start = offset + LOG_FRAME_HEADER_BYTES +
+			(uint64_t)f->first * LOG_CHUNK_BYTES;
+		end = offset + LOG_FRAME_HEADER_BYTES +
+		      ((uint64_t)f->last + 1) * LOG_CHUNK_BYTES;
+		start &= ~(uint64_t)(IO_BLOCK - 1);
+		end = base_min(base_round_up(end, IO_BLOCK),
+			       f->open->segment->header.bytes);
+	}
+	if (start >= end)
+		return -E_CORRUPT;
+	if (f->block_len < end - start) {
+		io_buffer_free(f->block);
+		f->block_len = 0;
+		f->block = io_buffer_alloc(end - start);
+		if (!f->block)
+			return -ENOMEM;
+	}
+	f->block_len = end - start;
+	f->block_offset = start;
+	loop_read(f->reader->loop, &f->op, f->open->file, f->block,
+		  f->block_len, start);
+	return 0;
+}
+
+static int fetch_check_header(struct fetch *f, const uint8_t *raw,
+			      struct log_frame *ret)
+{
+	int err = log_frame_decode(raw, ret);
+
+	if (err)
+		return err;
+	if (ret->segment != f->open->segment->header.key ||
+	    ret->offset != (uint64_t)f->frame * IO_BLOCK ||
+	    memcmp(ret->cluster_id, f->reader->log->cluster_id, LOG_ID_BYTES) ||
+	    memcmp(ret->key_id, f->open->segment->header.key_id,
+		   CRYPTO_KEY_ID_BYTES))
+		return -E_CORRUPT;
+	return 0;
+}
+
+static void fetch_keep_header(struct fetch *f)
+{
+	uint64_t segment = f->open->segment->header.key;
+	struct header_entry *h = reader_header(f->reader, segment, f->frame);
+
+	h->segment = segment;
+	h->frame = f->frame;
+	memcpy(h->raw, f->header, sizeof(h->raw));
+}
+
+/* Decrypts chunk `index` into a cache entry. */
+static int fetch_open_chunk(struct fetch *f, const struct log_frame *frame,
+			    uint32_t index, struct plain_entry **ret)
+{
+	uint64_t at = frame->offset + LOG_FRAME_HEADER_BYTES +
+		      (uint64_t)index * LOG_CHUNK_BYTES;
+	struct plain_entry *p;
+	uint32_t len;
+	int err;
+
+	if ((uint64_t)index * LOG_CHUNK_BYTES >= frame->payload_len)
+		return -E_CORRUPT;
+	len = log_frame_chunk_len(frame, index);
+	if (at + len > f->block_offset + f->block_len)
+		return -E_CORRUPT;
+	p = plain_victim(f->reader);
+	p->frame = 0;
+	if (!p->data) {
+		p->data = malloc(LOG_CHUNK_BYTES);
+		if (!p->data)
+			return -ENOMEM;
+	}
+	err = log_frame_open_chunk(f->open->aead, f->header, frame, index,
+				   f->block + (at - f->block_offset), p->data);
+	if (err)
+		return err;
+	p->segment = frame->segment;
+	p->frame = f->frame;
+	p->index = index;
+	p->len = len;
+	p->used = ++f->reader->clock;
+	*ret = p;
+	return 0;
+}
+
+/* A body may have more chunks than the cache has places, so parts are copied
+ * out as they are decrypted. */
+static int fetch_serve(struct fetch *f, const struct log_frame *frame)
+{
+	for (struct log_read *read = f->reads; read; read = read->next) {
+		const struct log_loc *loc = &read->loc;
+
+		read->err = 0;
+		read->packed = NULL;
+		if ((uint64_t)loc->at + loc->stored_len > frame->payload_len)
+			read->err = -E_CORRUPT;
+		else if (loc->stored_len != loc->body_len) {
+			read->packed = malloc(loc->stored_len);
+			if (!read->packed)
+				read->err = -ENOMEM;
+		}
+	}
+	for (uint32_t i = f->first; i <= f->last; i++) {
+		struct plain_entry *p;
+		int err = fetch_open_chunk(f, frame, i, &p);
+
+		if (err == -E_CORRUPT &&
+		    (uint64_t)i * LOG_CHUNK_BYTES >= frame->payload_len)
+			break; /* each read has been told already */
+		if (err)
+			return err;
+		for (struct log_read *read = f->reads; read; read = read->next)
+			if (!read->err)
+				body_copy(read->packed ? read->packed :
+							 read->buf,
+					  &read->loc, i, p->data, p->len);
+	}
+	for (struct log_read *read = f->reads; read; read = read->next)
+		if (!read->err)
+			read->err = body_expand(f->reader, read, read->packed);
+	return 0;
+}
+
+static void fetch_free_packed(struct fetch *f)
+{
+	for (struct log_read *read = f->reads; read; read = read->next) {
+		free(read->packed);
+		read->packed = NULL;
+	}
+}
+
+static void fetch_done(struct loop_op *op, int res)
+{
+	struct fetch *f = container_of(op, struct fetch, op);
+	struct log_frame frame;
+	int err = res < 0 ? res : 0;
+
+	if (!err && (size_t)res != f->block_len)
+		err = -E_CORRUPT;
+	if (!err && f->block_offset == (uint64_t)f->frame * IO_BLOCK)
+		memcpy(f->header, f->block, sizeof(f->header));
+	if (!err)
+		err = fetch_check_header(f, f->header, &frame);
+	if (!err)
+		fetch_keep_header(f);
+	if (!err && f->state == FETCH_HEADER) {
+		f->state = FETCH_CHUNKS;
+		err = fetch_submit(f);
+		if (!err)
+			return;
+	} else if (!err) {
+		err = fetch_serve(f, &frame);
+		fetch_free_packed(f);
+	}
+	fetch_end(f, err == -ENOMEM || err == -E_VERSION ? err :
+		     err				 ? -E_CORRUPT :
+							   0);
+}
+
+static int fetch_start(struct log_reader *r, struct log_read *read,
+		       struct open_segment *o)
+{
+	struct header_entry *h =
+		reader_header(r, read->loc.segment, read->loc.frame);
+	struct fetch *f = calloc(1, sizeof(*f));
+	int err;
+
+	if (!f)
+		return -ENOMEM;
+	f->reader = r;
+	f->open = o;
+	f->op.done = fetch_done;
+	f->frame = read->loc.frame;
+	f->first = loc_first(&read->loc);
+	f->last = loc_last(&read->loc);
+	f->state = FETCH_CHUNKS;
+	if (h->frame == f->frame && h->segment == read->loc.segment)
+		memcpy(f->header, h->raw, sizeof(f->header));
+	else if (f->first)
+		f->state = FETCH_HEADER;
+	err = fetch_submit(f);
+	if (err) {
+		free(f);
+		return err;
+	}
+	f->reads = read;
+	read->next = NULL;
+	o->fetch_count++;
+	list_push(&r->fetches, &f->link);
+	return 0;
+}
+
+static void reader_start(struct log_reader *r, struct log_read *read)
+{
+	const struct log_loc *loc = &read->loc;
+	struct open_segment *o;
+	int err = serve_from_cache(r, read);
+
+	if (err != -ENOENT) {
+		reader_finish(r, read, err);
+		return;
+	}
+	list_for_each(at, &r->fetches) {
+		struct fetch *f = list_entry(at, struct fetch, link);
+
+		if (f->open->segment->header.key == loc->segment &&
+		    f->frame == loc->frame && f->first <= loc_first(loc) &&
+		    f->last >= loc_last(loc)) {
+			read->next = f->reads;
+			f->reads = read;
+			return;
+		}
+	}
+	err = reader_open(r, loc->segment, &o);
+	if (err == -EAGAIN) {
+		read->next = NULL;
+		*r->stalled_tail = read;
+		r->stalled_tail = &read->next;
+		return;
+	}
+	if (!err) {
+		o->used = ++r->clock;
+		o->idle_turns = 0;
+		err = fetch_start(r, read, o);
+	}
+	if (err)
+		reader_finish(r, read, err);
+}
+
+void log_read(struct log_reader *r, struct log_read *read,
+	      const struct log_loc *loc, void *buf)
+{
+	ASSERT(loop_is_current(r->loop));
+	read->reader = r;
+	read->loc = *loc;
+	read->buf = buf;
+	read->packed = NULL;
+	if (!loc->frame || loc->stored_len > LOG_FRAME_BYTES_MAX ||
+	    loc->at > LOG_FRAME_BYTES_MAX || loc->stored_len > loc->body_len) {
+		reader_finish(r, read, -E_CORRUPT);
+		return;
+	}
+	if (!loc->body_len) {
+		reader_finish(r, read, 0);
+		return;
+	}
+	reader_start(r, read);
+}
+
+static void reader_finished(struct loop_task *task)
+{
+	struct log_reader *r = container_of(task, struct log_reader, finish);
+	struct log_read *read = r->ready;
+
+	r->ready = NULL;
+	r->ready_tail = &r->ready;
+	while (read) {
+		struct log_read *next = read->next;
+
+		read->done(read, read->err);
+		read = next;
+	}
+}
+
+/* ---- life ---- */
+
+int log_reader_create(struct log *log, struct loop *loop,
+		      struct log_reader **ret)
+{
+	struct log_reader *r = calloc(1, sizeof(*r));
+
+	if (!r)
+		return -ENOMEM;
+	r->log = log;
+	r->loop = loop;
+	r->stalled_tail = &r->stalled;
+	r->ready_tail = &r->ready;
+	r->finish.run = reader_finished;
+	r->tidy.fire = reader_tidy;
+	list_init(&r->fetches);
+	*ret = r;
+	return 0;
+}
+
+void log_reader_free(struct log_reader *r)
+{
+	if (!r)
+		return;
+	ASSERT(list_empty(&r->fetches) && !r->ready && !r->stalled);
+	loop_timer_cancel(r->loop, &r->tidy);
+	for (int i = 0; i < OPEN_COUNT; i++)
+		if (r->open[i].segment)
+			open_close(r, &r->open[i]);
+	for (int i = 0; i < PLAIN_COUNT; i++) {
+		if (r->plains[i].data)
+			crypto_zero(r->plains[i].data, LOG_CHUNK_BYTES);
+		free(r->plains[i].data);
+	}
+	compress_free(r->compress);
+	free(r);
+}

@@ -1,0 +1,152 @@
+/* journal/log/recover.c: what an earlier process acknowledged, delivered.
+ *
+ * The walk decides what the history is; this adds decryption, the registry,
+ * and the place where the new epoch goes on.  Nothing is changed on disk:
+ * a start that fails here can be tried again after a repair. */
+#include "journal/log/internal.h"
+
+struct recovery {
+	struct log *log;
+	int (*each)(void *ctx, const struct log_record *);
+	void *ctx;
+	uint64_t aead_segment;
+	struct crypto_aead *aead;
+	uint8_t *plain; /* LOG_FRAME_BYTES_MAX */
+	int each_err;	/* from the caller's each(), not from the data */
+};
+
+static int recover_aead(struct recovery *r, const struct log_walk_segment *seg)
+{
+	struct crypto_key *key;
+	int err;
+
+	if (r->aead && r->aead_segment == seg->key)
+		return 0;
+	crypto_aead_free(r->aead);
+	r->aead = NULL;
+	err = log_segment_unwrap(r->log->options.master, &seg->header, &key);
+	if (err)
+		return err;
+	err = crypto_aead_create(key, &r->aead);
+	crypto_key_free(key);
+	r->aead_segment = seg->key;
+	return err;
+}
+
+static int recover_record(void *ctx, const struct log_record *rec)
+{
+	struct recovery *r = ctx;
+
+	if (r->each)
+		r->each_err = r->each(r->ctx, rec);
+	return r->each_err;
+}
+
+static int recover_frame(void *ctx, const struct log_walk_segment *seg,
+			 const struct log_frame *f, const uint8_t *raw)
+{
+	struct recovery *r = ctx;
+	int err = recover_aead(r, seg);
+
+	for (uint32_t at = 0, i = 0; !err && at < f->payload_len;
+	     at += LOG_CHUNK_BYTES, i++)
+		err = log_frame_open_chunk(r->aead, raw, f, i,
+					   raw + LOG_FRAME_HEADER_BYTES + at,
+					   r->plain + at);
+	if (!err)
+		err = log_frame_each_record(f, r->plain, recover_record, r);
+	/* The caller's own verdict must not be taken for the data's. */
+	return r->each_err ? -ECANCELED : err;
+}
+
+static int recover_register(struct log *log, const struct log_walk *walk)
+{
+	for (size_t i = 0; i < walk->segment_count; i++) {
+		struct log_walk_segment *seg = &walk->segments[i];
+		int err;
+
+		if (seg->used && seg->header_err) {
+			char path[LOG_PATH_BYTES];
+
+			log_segment_path(log->options.dir, seg->key, path);
+			log_set_why(log,
+				    "%s: the header is damaged or the file "
+				    "was cut short; restore the file from a "
+				    "backup or a peer",
+				    path);
+			return -E_LOST;
+		}
+		if (seg->header_err) {
+			memset(&seg->header, 0, sizeof(seg->header));
+			seg->header.key = seg->key;
+			seg->header.bytes = seg->size;
+		}
+		if (!seg->used)
+			seg->first_lsn = seg->end_lsn = walk->end.lsn;
+		err = log_segment_register(log, &seg->header, seg->first_lsn,
+					   seg->end_lsn, false, !seg->used);
+		if (err)
+			return err;
+	}
+	return 0;
+}
+
+/* Sequences go on rising, above every file that there is. */
+static uint32_t recover_next_sequence(const struct log_walk *walk)
+{
+	uint32_t sequence = 0;
+
+	for (size_t i = 0; i < walk->segment_count; i++)
+		sequence = (uint32_t)base_max(
+			sequence, (uint32_t)walk->segments[i].key);
+	return sequence + 1;
+}
+
+static uint32_t recover_parent(const struct log_walk *walk,
+			       const struct log_position *from)
+{
+	if (walk->epoch_count)
+		return walk->epochs[walk->epoch_count - 1].epoch;
+	return from ? (uint32_t)(from->segment >> 32) : 0;
+}
+
+int log_recover(struct log *log, const struct log_position *from,
+		int (*each)(void *ctx, const struct log_record *), void *ctx)
+{
+	struct recovery r = {.log = log, .each = each, .ctx = ctx};
+	struct log_walk walk = {
+		.io = log->io,
+		.dir = log->options.dir,
+		.cluster_id = log->cluster_id,
+		.below_epoch = log->epoch,
+		.sync_first = true,
+		.each_frame = recover_frame,
+		.ctx = &r,
+	};
+	int err;
+
+	ASSERT(log->claim && !log->recovered);
+	r.plain = io_buffer_alloc(LOG_FRAME_BYTES_MAX);
+	if (!r.plain)
+		return -ENOMEM;
+	err = log_walk_run(&walk, from);
+	if (r.each_err)
+		err = r.each_err;
+	else if (err)
+		log_set_why(log, "%s",
+			    walk.why[0] ? walk.why : err_str(err));
+	if (!err)
+		err = recover_register(log, &walk);
+	if (!err) {
+		log->start = walk.end;
+		if (!walk.any)
+			log->start.lsn = 1;
+		log->parent_epoch = recover_parent(&walk, from);
+		log->next_sequence = recover_next_sequence(&walk);
+		log->recovered = true;
+	}
+	log_walk_fini(&walk);
+	crypto_aead_free(r.aead);
+	io_buffer_free(r.plain);
+	return err;
+}

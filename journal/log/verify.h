@@ -1,0 +1,65 @@
+/* journal/log/verify.h: look at a log's directory from outside.
+ *
+ * For the tools.  Nothing is written, no lock is taken; a broker may be at
+ * work in the directory meanwhile.  Blocking; [any] thread. */
+#ifndef JOURNAL_LOG_VERIFY_H
+#define JOURNAL_LOG_VERIFY_H
+
+#include "journal/log/log.h"
+
+enum log_finding_kind {
+	LOG_FINDING_DAMAGE, /* acknowledged data, or a file that guards it */
+	LOG_FINDING_TORN,   /* an unfinished write; harmless */
+};
+
+struct log_finding {
+	enum log_finding_kind kind;
+	const char *file; /* path */
+	uint64_t offset;
+	uint64_t lsn;	  /* 0: not known */
+	const char *what; /* a sentence */
+};
+
+struct log_verify_result {
+	uint64_t segments, frames, records, bytes; /* of frames */
+	uint64_t first_lsn, end_lsn;		   /* of the history */
+	uint32_t epochs;			   /* in the history */
+	uint64_t damage, torn;			   /* findings */
+};
+
+/* Needs no key: CRCs, chain values, LSNs, watermarks, epochs and cuts of
+ * every frame; the cluster file, claims and seals.  `from`, when not NULL, is
+ * where the newest checkpoint ends: history before it may have been dropped
+ * in part.  0 also when there are findings; negative when it could not look
+ * (-ENOENT: not a log's directory). */
+MUST_CHECK int log_verify(struct io *, const char *dir,
+			  const struct log_position *from,
+			  void (*found)(void *ctx, const struct log_finding *),
+			  void *ctx, struct log_verify_result *ret);
+
+struct log_frame_info {
+	uint64_t segment, offset;
+	uint64_t first_lsn, durable_lsn;
+	uint32_t record_count;
+	uint32_t payload_len, stored_len;
+	int epoch_start;
+	uint32_t parent_epoch; /* with epoch_start */
+	uint8_t prev_chain[LOG_CHAIN_BYTES], chain[LOG_CHAIN_BYTES];
+	int payload_ok; /* its CRC is right */
+};
+
+/* Every frame in every segment, in file order, whether or not it belongs to
+ * the history.  With a master key record() is called for each record of a
+ * frame after frame(), with stored bodies; either may be NULL.  Stops at the
+ * first non-zero return and returns it.  -E_KEY: not this directory's key;
+ * -E_CORRUPT: a frame whose CRC is right does not decrypt. */
+MUST_CHECK int
+log_inspect(struct io *, const char *dir, const struct crypto_key *master,
+	    int (*frame)(void *ctx, const struct log_frame_info *),
+	    int (*record)(void *ctx, const struct log_record *), void *ctx);
+
+/* Expands a body that log_inspect() or log_recover() delivered; buf has
+ * rec->loc.body_len bytes. */
+MUST_CHECK int log_record_expand(const struct log_record *rec, void *buf);
+
+#endif

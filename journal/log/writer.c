@@ -1,0 +1,878 @@
+/* journal/log/writer.c: group commit, on the journal thread.
+ *
+ * Appends arrive in one atomic stack and wait in a queue.  What waits when a
+ * write completes is the next frame: no timer, no fixed size.  While a write
+ * is in flight another is started only when GATHER_BYTES have come together,
+ * because a device answers 4 KiB and 64 KiB in the same time and a small
+ * frame would only make the rest wait for the one after it.
+ *
+ * Crash argument.  A frame is sealed once, for one place in a file whose data
+ * key is already durable, and written once; after any error nothing is
+ * written again.  Frames complete in any order, but only the contiguous
+ * completed prefix is acknowledged, after one look at the claim made when all
+ * of it was durable.  A frame carries as durable_lsn the end of what was
+ * acknowledged when it was built, and at most frames_in_flight frames are
+ * built beyond that.  So recovery may cut at the first bad frame exactly when
+ * no frame after it claims to know better.
+ *
+ * Order of a commit: durable, claim check, committed(batch), then notes. */
+#include "journal/log/internal.h"
+
+#define GATHER_BYTES (128u * 1024u)
+#define IDLE_NS 10000000ull
+#define FIRST_SEGMENT_BYTES (8u * 1024u * 1024u)
+#define NOTE_CHAIN_COUNT 32
+/* Padding is a record, so room for its heading is kept in every frame. */
+#define PAD_BYTES LOG_RECORD_HEADER_BYTES
+#define EPOCH_START_META_BYTES (12u + LOG_CHAIN_BYTES)
+
+enum slot_state { SLOT_FREE, SLOT_WRITING, SLOT_WRITTEN };
+
+struct slot {
+	struct loop_op op;
+	struct log_writer *writer;
+	enum slot_state state;
+	struct log_sink *sink;
+	struct log_frame frame;
+	uint8_t *buf; /* LOG_FRAME_BYTES_MAX */
+	struct log_append *first, *last;
+	struct log_batch *batch;
+	uint64_t payload_bytes;
+	uint64_t built_ns;
+};
+
+enum next_state { NEXT_NONE, NEXT_ASKED, NEXT_READY };
+
+struct log_writer {
+	struct log *log;
+	struct slot slots[LOG_IN_FLIGHT_MAX];
+	unsigned slot_head, slot_count; /* the ring's used part */
+	unsigned ops_in_flight;
+	uint8_t *plain; /* LOG_FRAME_BYTES_MAX */
+	struct compress *compress;
+
+	struct log_append *waiting, **waiting_tail;
+	uint64_t waiting_bytes;
+
+	/* Where the next frame goes. */
+	struct log_sink *sink;
+	uint64_t offset;
+	uint64_t next_lsn;
+	uint8_t chain[LOG_CHAIN_BYTES];
+	uint64_t durable_lsn; /* end of what is acknowledged */
+	uint64_t passed;      /* segment of the last committed frame */
+
+	enum next_state next_state;
+	struct log_sink *next;
+	uint32_t next_sequence;
+
+	struct log_batch *start_batch; /* EPOCH-START, for the first commit */
+	struct loop_task pump;
+	struct loop_timer idle_timer;
+	uint64_t commit_ns; /* of the last commit */
+	bool idle_wanted;   /* it was not an idle mark */
+	bool failed;
+	bool stopping;
+	void (*stop_done)(void *ctx);
+	void *stop_ctx;
+};
+
+static uint64_t append_bytes(const struct log_append *a)
+{
+	return LOG_RECORD_HEADER_BYTES + a->meta_len + a->body_len;
+}
+
+/* ---- telling ---- */
+
+/* Notes of one commit, gathered by loop so that each is woken once. */
+struct note_chains {
+	struct {
+		struct loop *to;
+		struct loop_mail *first, *last;
+	} chains[NOTE_CHAIN_COUNT];
+	unsigned count, latest;
+};
+
+static void notes_post(struct note_chains *n)
+{
+	for (unsigned i = 0; i < n->count; i++)
+		loop_post_chain(n->chains[i].to, n->chains[i].first,
+				n->chains[i].last);
+	n->count = n->latest = 0;
+}
+
+static void notes_add(struct note_chains *n, struct log_note *note)
+{
+	unsigned i = n->latest;
+
+	if (i >= n->count || n->chains[i].to != note->to)
+		for (i = 0; i < n->count && n->chains[i].to != note->to; i++)
+			;
+	if (i == NOTE_CHAIN_COUNT) {
+		notes_post(n);
+		i = 0;
+	}
+	note->mail.next = NULL;
+	if (i == n->count) {
+		n->chains[i].to = note->to;
+		n->chains[i].first = &note->mail;
+		n->count++;
+	} else {
+		n->chains[i].last->next = &note->mail;
+	}
+	n->chains[i].last = &note->mail;
+	n->latest = i;
+}
+
+/* Once its last note is posted an append may be gone, so its successor and
+ * its notes are read before.  Only after all of a list has been walked are
+ * the chains posted. */
+static void writer_tell(struct log_writer *w, struct log_append *first, int err,
+			struct note_chains *n)
+{
+	uint64_t bytes = 0;
+
+	for (struct log_append *a = first, *next; a; a = next) {
+		struct log_note *notes = a->notes;
+		unsigned note_count = a->note_count;
+
+		next = a->next;
+		bytes += append_bytes(a);
+		a->err = err;
+		for (unsigned i = 0; i < note_count; i++)
+			notes_add(n, &notes[i]);
+	}
+	w->log->backlog_bytes -= bytes;
+}
+
+/* ---- building a frame ---- */
+
+static struct log_append *waiting_pop(struct log_writer *w)
+{
+	struct log_append *a = w->waiting;
+
+	w->waiting = a->next;
+	if (!w->waiting)
+		w->waiting_tail = &w->waiting;
+	w->waiting_bytes -= append_bytes(a);
+	a->next = NULL;
+	return a;
+}
+
+/* Lays one record down at plain + at; returns its total length and fills
+ * loc but for segment and frame. */
+static uint32_t record_put(struct log_writer *w, uint32_t at, uint8_t type,
+			   const struct log_append *a, struct log_loc *loc)
+{
+	const struct log_options *o = &w->log->options;
+	uint8_t *p = w->plain + at;
+	uint32_t head = LOG_RECORD_HEADER_BYTES, flags = 0;
+	size_t stored = a->body_len;
+
+	if (w->compress && !a->no_compress &&
+	    a->body_len >= o->compress_bytes_min && a->body_len > 8) {
+		uint8_t *out = p + head + 4 + a->meta_len;
+
+		if (!compress_pack(w->compress, a->body, a->body_len, out,
+				   a->body_len - 8, &stored)) {
+			flags = LOG_RECORD_COMPRESSED;
+			bytes_put32(p + head, a->body_len);
+			head += 4;
+		} else {
+			stored = a->body_len;
+		}
+	}
+	if (a->meta_len)
+		memcpy(p + head, a->meta, a->meta_len);
+	if (!flags && a->body_len)
+		memcpy(p + head + a->meta_len, a->body, a->body_len);
+	bytes_put32(p, head + a->meta_len + (uint32_t)stored);
+	bytes_put32(p + 4, a->meta_len);
+	p[8] = type;
+	p[9] = (uint8_t)flags;
+	bytes_put16(p + 10, 0);
+	loc->at = at + head + a->meta_len;
+	loc->stored_len = (uint32_t)stored;
+	loc->body_len = a->body_len;
+	return head + a->meta_len + (uint32_t)stored;
+}
+
+/* Fills the gap up to the block with a PAD record. */
+static void frame_pad(struct log_writer *w, struct log_frame *f, uint32_t len)
+{
+	uint32_t total = len + LOG_FRAME_HEADER_BYTES, gap;
+
+	f->stored_len = (uint32_t)base_round_up(total, IO_BLOCK);
+	gap = f->stored_len - total;
+	if (gap && gap < PAD_BYTES) {
+		f->stored_len += IO_BLOCK;
+		gap += IO_BLOCK;
+	}
+	f->payload_len = f->stored_len - LOG_FRAME_HEADER_BYTES;
+	if (!gap)
+		return;
+	memset(w->plain + len, 0, gap);
+	bytes_put32(w->plain + len, gap);
+	w->plain[len + 8] = LOG_TYPE_PAD;
+}
+
+/* Payload bytes that a frame at the current offset may have. */
+static uint32_t frame_room(const struct log_writer *w, uint32_t frame_bytes_max)
+{
+	uint64_t left = w->sink->header.bytes - w->offset;
+
+	left = base_min(left, frame_bytes_max);
+	if (left < IO_BLOCK)
+		return 0;
+	return (uint32_t)left - LOG_FRAME_HEADER_BYTES - PAD_BYTES;
+}
+
+static void frame_begin(struct log_writer *w, struct slot *s)
+{
+	struct log_frame *f = &s->frame;
+
+	memset(f, 0, sizeof(*f));
+	memcpy(f->cluster_id, w->log->cluster_id, LOG_ID_BYTES);
+	memcpy(f->key_id, w->sink->header.key_id, CRYPTO_KEY_ID_BYTES);
+	memcpy(f->prev_chain, w->chain, LOG_CHAIN_BYTES);
+	f->segment = w->sink->header.key;
+	f->offset = w->offset;
+	f->first_lsn = w->next_lsn;
+	f->durable_lsn = w->durable_lsn;
+	s->first = s->last = NULL;
+	s->batch = NULL;
+	s->payload_bytes = 0;
+	s->sink = w->sink;
+}
+
+/* Seals what lies in plain and moves on to the place behind it. */
+static int frame_end(struct log_writer *w, struct slot *s, uint32_t len)
+{
+	struct log_frame *f = &s->frame;
+	int err;
+
+	frame_pad(w, f, len);
+	err = log_frame_seal(w->sink->aead, f, w->plain, s->buf);
+	if (err)
+		return err;
+	w->offset += f->stored_len;
+	w->next_lsn += f->record_count;
+	memcpy(w->chain, f->chain, LOG_CHAIN_BYTES);
+	if (s->batch) {
+		s->batch->end.segment = f->segment;
+		s->batch->end.offset = w->offset;
+		s->batch->end.lsn = w->next_lsn;
+		memcpy(s->batch->end.chain, f->chain, LOG_CHAIN_BYTES);
+		s->batch->stored_bytes += f->stored_len;
+	}
+	return 0;
+}
+
+static int batch_begin(struct log_writer *w, struct slot *s, size_t *count_at)
+{
+	if (!w->log->options.committed)
+		return 0;
+	s->batch = w->start_batch ? w->start_batch : log_batch_create();
+	w->start_batch = NULL;
+	if (!s->batch)
+		return -ENOMEM;
+	return log_batch_add_frame(s->batch, s->frame.segment, s->frame.offset,
+				   s->frame.first_lsn, count_at);
+}
+
+/* A frame of one record of the log's own. */
+static int build_own(struct log_writer *w, struct slot *s, uint8_t type,
+		     const void *meta, uint32_t meta_len)
+{
+	struct log_append own = {.meta = meta, .meta_len = meta_len};
+	struct log_loc loc;
+	size_t count_at = 0;
+	uint32_t len;
+	int err;
+
+	frame_begin(w, s);
+	if (type == LOG_TYPE_EPOCH_START) {
+		s->frame.flags = LOG_FRAME_EPOCH_START;
+		s->frame.parent_epoch = w->log->parent_epoch;
+	}
+	len = record_put(w, 0, type, &own, &loc);
+	s->frame.record_count = 1;
+	s->payload_bytes = len;
+	err = batch_begin(w, s, &count_at);
+	if (!err && s->batch)
+		err = log_batch_add(s->batch, count_at, type, meta, meta_len,
+				    &loc);
+	return err ? err : frame_end(w, s, len);
+}
+
+/* A frame of what waits.  The first record fits; the caller has seen to it. */
+static int build_waiting(struct log_writer *w, struct slot *s)
+{
+	uint32_t room = frame_room(w, w->log->options.frame_bytes_max);
+	uint32_t room_max = frame_room(w, LOG_FRAME_BYTES_MAX);
+	size_t count_at = 0;
+	uint32_t len = 0;
+	int err;
+
+	frame_begin(w, s);
+	err = batch_begin(w, s, &count_at);
+	while (!err && w->waiting &&
+	       append_bytes(w->waiting) <= (len ? room : room_max) - len) {
+		struct log_append *a = waiting_pop(w);
+
+		a->lsn = w->next_lsn + s->frame.record_count++;
+		a->loc.segment = s->frame.segment;
+		a->loc.frame = (uint32_t)(s->frame.offset / IO_BLOCK);
+		len += record_put(w, len, a->type, a, &a->loc);
+		if (s->batch)
+			err = log_batch_add(s->batch, count_at, a->type,
+					    a->meta, a->meta_len, &a->loc);
+		if (s->last)
+			s->last->next = a;
+		else
+			s->first = a;
+		s->last = a;
+		if (len >= room)
+			break;
+	}
+	s->payload_bytes = len;
+	return err ? err : frame_end(w, s, len);
+}
+
+/* ---- segments ---- */
+
+static void sink_unref(struct log_sink *sink)
+{
+	if (sink->rotated && !sink->in_flight)
+		log_sink_close(sink);
+}
+
+static void writer_ask_next(struct log_writer *w)
+{
+	uint64_t bytes = w->sink->header.bytes;
+
+	if (w->next_state == NEXT_NONE &&
+	    (w->offset >= bytes / 4 || bytes < w->log->options.segment_bytes)) {
+		w->next_state = NEXT_ASKED;
+		log_prepare_ask(w->log->prepare,
+				log_segment_key(w->log->epoch,
+						w->next_sequence++));
+	}
+	if (w->next_state == NEXT_ASKED &&
+	    bytes - w->offset < base_max(bytes / 8, 2 * LOG_FRAME_BYTES_MAX))
+		log_prepare_hurry(w->log->prepare);
+}
+
+static int writer_use(struct log_writer *w, struct log_sink *sink)
+{
+	int err = log_segment_register(w->log, &sink->header, w->next_lsn, 0,
+				       true, false);
+
+	if (err)
+		return err;
+	if (w->sink) {
+		w->sink->rotated = true;
+		sink_unref(w->sink);
+	}
+	w->sink = sink;
+	w->offset = IO_BLOCK;
+	return 0;
+}
+
+/* 1 when a record of `bytes` can be written now; 0 when the next segment is
+ * still being made; negative when there will be none. */
+static int writer_make_room(struct log_writer *w, uint64_t bytes)
+{
+	int err;
+
+	if (bytes <= frame_room(w, LOG_FRAME_BYTES_MAX))
+		return 1;
+	if (w->next_state == NEXT_READY) {
+		err = writer_use(w, w->next);
+		if (err)
+			return err;
+		w->next = NULL;
+		w->next_state = NEXT_NONE;
+		return 1;
+	}
+	if (w->log->no_space)
+		return -ENOSPC;
+	return 0;
+}
+
+/* ---- commit ---- */
+
+static void slot_submit(struct log_writer *w, struct slot *s)
+{
+	struct log *log = w->log;
+
+	s->state = SLOT_WRITING;
+	s->built_ns = io_now_ns(log->io);
+	s->sink->in_flight++;
+	w->slot_count++;
+	w->ops_in_flight++;
+	log->stats.syncs++;
+	loop_write_durable(log->loop, &s->op, s->sink->file, s->buf,
+			   s->frame.stored_len, s->frame.offset);
+}
+
+static struct slot *slot_next(struct log_writer *w)
+{
+	unsigned n = w->log->options.frames_in_flight;
+
+	return &w->slots[(w->slot_head + w->slot_count) % n];
+}
+
+static void slot_written(struct loop_op *op, int res)
+{
+	struct slot *s = container_of(op, struct slot, op);
+	struct log_writer *w = s->writer;
+
+	ASSERT(s->state == SLOT_WRITING);
+	w->ops_in_flight--;
+	s->sink->in_flight--;
+	s->state = SLOT_WRITTEN;
+	if (res != (int)s->frame.stored_len) {
+		char path[LOG_PATH_BYTES];
+		int err = res < 0 ? res : -EIO;
+
+		log_segment_path(w->log->options.dir, s->frame.segment, path);
+		log_latch(w->log, err,
+			  "writing %s at offset %llu failed (%s): check the "
+			  "disk, then start again to recover",
+			  path, (unsigned long long)s->frame.offset,
+			  err_str(err));
+	}
+	sink_unref(s->sink);
+	loop_defer(w->log->loop, &w->pump);
+}
+
+static void stats_commit(struct log *log, const struct slot *s, uint64_t now_ns)
+{
+	struct log_stats *st = &log->stats;
+	uint64_t us = (now_ns - s->built_ns) / 1000;
+	unsigned bucket = us ? 64 - (unsigned)__builtin_clzll(us) : 0;
+
+	st->frames++;
+	st->records += s->frame.record_count;
+	st->payload_bytes += s->payload_bytes;
+	st->disk_bytes += s->frame.stored_len;
+	st->commit_us[base_min(bucket, ARRAY_COUNT(st->commit_us) - 1)]++;
+	st->commit_us_total += us;
+}
+
+static void slot_commit(struct log_writer *w, struct slot *s,
+			struct note_chains *notes)
+{
+	struct log *log = w->log;
+
+	w->durable_lsn = s->frame.first_lsn + s->frame.record_count;
+	if (w->passed != s->frame.segment) {
+		log_segment_passed(log, s->frame.segment, s->frame.first_lsn);
+		w->passed = s->frame.segment;
+	}
+	w->idle_wanted = s->first != NULL;
+	if (s->batch)
+		log->options.committed(log->options.ctx, s->batch);
+	s->batch = NULL;
+	writer_tell(w, s->first, 0, notes);
+	s->first = s->last = NULL;
+	s->state = SLOT_FREE;
+}
+
+/* Acknowledges the contiguous completed prefix. */
+static void writer_commit(struct log_writer *w)
+{
+	unsigned n = w->log->options.frames_in_flight;
+	struct note_chains notes;
+	uint64_t now_ns;
+
+	if (!w->slot_count || w->slots[w->slot_head].state != SLOT_WRITTEN)
+		return;
+	/* One look covers every frame that is durable by now. */
+	if (log_check_claim(w->log))
+		return;
+	notes.count = notes.latest = 0;
+	now_ns = w->commit_ns = io_now_ns(w->log->io);
+	while (w->slot_count && w->slots[w->slot_head].state == SLOT_WRITTEN) {
+		struct slot *s = &w->slots[w->slot_head];
+
+		stats_commit(w->log, s, now_ns);
+		slot_commit(w, s, &notes);
+		w->slot_head = (w->slot_head + 1) % n;
+		w->slot_count--;
+	}
+	notes_post(&notes);
+}
+
+static bool writer_is_full(const struct log_writer *w)
+{
+	if (w->slot_count == w->log->options.frames_in_flight)
+		return true;
+	return w->slot_count && w->waiting_bytes < GATHER_BYTES &&
+	       !w->stopping;
+}
+
+static void writer_write(struct log_writer *w)
+{
+	while (w->waiting && !writer_is_full(w)) {
+		struct slot *s = slot_next(w);
+		int err = writer_make_room(w, append_bytes(w->waiting));
+
+		if (!err) {
+			log_prepare_hurry(w->log->prepare);
+			return;
+		}
+		if (err > 0)
+			err = build_waiting(w, s);
+		if (err == -ENOSPC) {
+			log_latch(w->log, err,
+				  "%s is full: not even the reserve holds "
+				  "another record; free space or enlarge the "
+				  "volume, then start again",
+				  w->log->options.dir);
+			return;
+		}
+		if (err) {
+			log_latch(w->log, err, "cannot build a frame (%s)",
+				  err_str(err));
+			return;
+		}
+		slot_submit(w, s);
+		writer_ask_next(w);
+	}
+}
+
+/* Lets recovery tell the end of what was acknowledged from a torn tail.  It
+ * is a help, not a duty: without room it is left out. */
+static void writer_idle_mark(struct log_writer *w)
+{
+	struct slot *s = slot_next(w);
+	int err;
+
+	w->idle_wanted = false;
+	if (writer_make_room(w, LOG_RECORD_HEADER_BYTES) <= 0)
+		return;
+	err = build_own(w, s, LOG_TYPE_IDLE, NULL, 0);
+	if (err) {
+		log_latch(w->log, err, "cannot build a frame (%s)",
+			  err_str(err));
+		return;
+	}
+	slot_submit(w, s);
+	writer_ask_next(w);
+}
+
+static bool writer_is_quiet(const struct log_writer *w)
+{
+	return !w->waiting && !w->slot_count;
+}
+
+static void idle_fire(struct loop_timer *timer)
+{
+	struct log_writer *w =
+		container_of(timer, struct log_writer, idle_timer);
+
+	uint64_t quiet_ns = io_now_ns(w->log->io) - w->commit_ns;
+
+	if (w->log->latched || !writer_is_quiet(w) || !w->idle_wanted)
+		return;
+	if (quiet_ns < IDLE_NS)
+		loop_timer_set(w->log->loop, timer, IDLE_NS - quiet_ns);
+	else
+		writer_idle_mark(w);
+}
+
+static void writer_stopped(struct log_writer *w)
+{
+	void (*done)(void *ctx) = w->stop_done;
+
+	w->stop_done = NULL;
+	loop_timer_cancel(w->log->loop, &w->idle_timer);
+	done(w->stop_ctx);
+}
+
+static void writer_pump(struct loop_task *task)
+{
+	struct log_writer *w = container_of(task, struct log_writer, pump);
+
+	if (!w->log->latched) {
+		writer_commit(w);
+		if (!w->log->latched)
+			writer_write(w);
+	}
+	if (w->log->latched) {
+		/* The mail that fails everything is on its way or has been. */
+		if (w->stop_done && w->failed && !w->ops_in_flight)
+			writer_stopped(w);
+		return;
+	}
+	if (!writer_is_quiet(w))
+		return;
+	if (!w->stop_done) {
+		if (w->idle_wanted && !w->idle_timer.heap_index)
+			loop_timer_set(w->log->loop, &w->idle_timer, IDLE_NS);
+		return;
+	}
+	if (w->idle_wanted)
+		writer_idle_mark(w);
+	if (writer_is_quiet(w) && !w->log->latched)
+		writer_stopped(w);
+}
+
+void log_writer_prepared(struct log *log, struct log_sink *sink, int err)
+{
+	struct log_writer *w = log->writer;
+
+	if (err) {
+		log_latch(log, err,
+			  "cannot make the next segment in %s/segments (%s): "
+			  "check the disk, then start again to recover",
+			  log->options.dir, err_str(err));
+		return;
+	}
+	ASSERT(w->next_state == NEXT_ASKED);
+	w->next = sink;
+	w->next_state = NEXT_READY;
+	loop_defer(log->loop, &w->pump);
+}
+
+/* ---- taking appends ---- */
+
+static struct log_append *append_reverse(struct log_append *a)
+{
+	struct log_append *done = NULL;
+
+	while (a) {
+		struct log_append *next = a->next;
+
+		a->next = done;
+		done = a;
+		a = next;
+	}
+	return done;
+}
+
+static int latched_err(struct log *log)
+{
+	return log->latched == -E_FENCED ? -E_FENCED : -E_LATCHED;
+}
+
+/* The stack is emptied here and nowhere else: a push that finds it empty
+ * posts the mail, so the mail is posted exactly once for each emptying. */
+static void incoming_delivered(struct loop_mail *mail)
+{
+	struct log *log = container_of(mail, struct log, incoming_mail);
+	struct log_writer *w = log->writer;
+	struct log_append *a = atomic_exchange(&log->incoming, NULL);
+
+	a = append_reverse(a);
+	if (w->failed) {
+		struct note_chains notes = {.count = 0};
+
+		writer_tell(w, a, latched_err(log), &notes);
+		notes_post(&notes);
+		return;
+	}
+	*w->waiting_tail = a;
+	for (; a; a = a->next) {
+		w->waiting_bytes += append_bytes(a);
+		w->waiting_tail = &a->next;
+	}
+	loop_defer(log->loop, &w->pump);
+}
+
+void log_append(struct log *log, struct log_append *first,
+		struct log_append *last)
+{
+	struct log_append *head;
+	uint64_t bytes = 0;
+
+	last->next = NULL;
+	for (struct log_append *a = first; a; a = a->next) {
+		ASSERT(a->type >= LOG_TYPE_USER && a->note_count >= 1);
+		ASSERT((uint64_t)a->meta_len + a->body_len <=
+		       LOG_RECORD_BYTES_MAX);
+		bytes += append_bytes(a);
+	}
+	log->backlog_bytes += bytes;
+	/* The stack is newest first, so the chain goes in backwards. */
+	append_reverse(first);
+	head = atomic_load(&log->incoming);
+	do
+		first->next = head;
+	while (!atomic_compare_exchange_weak(&log->incoming, &head, last));
+	if (!head)
+		loop_post(log->loop, &log->incoming_mail);
+}
+
+void log_writer_latched(struct log_writer *w)
+{
+	struct log *log = w->log;
+	unsigned n = log->options.frames_in_flight;
+	struct note_chains notes = {.count = 0};
+	int err = latched_err(log);
+
+	w->failed = true;
+	for (unsigned i = 0; i < w->slot_count; i++) {
+		struct slot *s = &w->slots[(w->slot_head + i) % n];
+
+		writer_tell(w, s->first, err, &notes);
+		s->first = s->last = NULL;
+	}
+	writer_tell(w, w->waiting, err, &notes);
+	w->waiting = NULL;
+	w->waiting_tail = &w->waiting;
+	w->waiting_bytes = 0;
+	notes_post(&notes);
+	loop_timer_cancel(log->loop, &w->idle_timer);
+	loop_defer(log->loop, &w->pump);
+}
+
+void log_stop(struct log *log, void (*done)(void *ctx), void *ctx)
+{
+	struct log_writer *w = log->writer;
+
+	ASSERT(loop_is_current(log->loop) && !w->stopping);
+	w->stopping = true;
+	w->stop_done = done;
+	w->stop_ctx = ctx;
+	loop_defer(log->loop, &w->pump);
+}
+
+/* ---- life ---- */
+
+int log_writer_create(struct log *log, struct log_writer **ret)
+{
+	struct log_writer *w = calloc(1, sizeof(*w));
+	int err = -ENOMEM;
+
+	if (!w)
+		return -ENOMEM;
+	w->log = log;
+	w->waiting_tail = &w->waiting;
+	w->pump.run = writer_pump;
+	w->idle_timer.fire = idle_fire;
+	w->next_lsn = log->start.lsn;
+	w->durable_lsn = log->start.lsn;
+	memcpy(w->chain, log->start.chain, LOG_CHAIN_BYTES);
+	w->next_sequence = log->next_sequence;
+	log->incoming_mail.deliver = incoming_delivered;
+	w->plain = io_buffer_alloc(LOG_FRAME_BYTES_MAX);
+	if (!w->plain)
+		goto fail;
+	for (unsigned i = 0; i < log->options.frames_in_flight; i++) {
+		w->slots[i].writer = w;
+		w->slots[i].op.done = slot_written;
+		w->slots[i].buf = io_buffer_alloc(LOG_FRAME_BYTES_MAX);
+		if (!w->slots[i].buf)
+			goto fail;
+	}
+	if (log->options.compress_level) {
+		err = compress_create(log->options.compress_level,
+				      &w->compress);
+		if (err)
+			goto fail;
+	}
+	*ret = w;
+	return 0;
+fail:
+	log_writer_free(w);
+	return err;
+}
+
+void log_writer_free(struct log_writer *w)
+{
+	if (!w)
+		return;
+	ASSERT(!w->ops_in_flight);
+	for (unsigned i = 0; i < LOG_IN_FLIGHT_MAX; i++) {
+		log_batch_free(w->slots[i].batch);
+		io_buffer_free(w->slots[i].buf);
+	}
+	log_batch_free(w->start_batch);
+	compress_free(w->compress);
+	log_sink_close(w->next);
+	log_sink_close(w->sink);
+	io_buffer_free(w->plain);
+	free(w);
+}
+
+/* The first segment of an epoch is short and zeroed in full, so that a start
+ * is quick and the long ones are all prepared in the background.  It may use
+ * the reserve: a broker with a full disk must be able to start, so that its
+ * messages can be consumed. */
+static int start_segment(struct log_writer *w)
+{
+	struct log *log = w->log;
+	uint64_t bytes =
+		base_min(log->options.segment_bytes, FIRST_SEGMENT_BYTES);
+	uint64_t key = log_segment_key(log->epoch, w->next_sequence++);
+	struct log_sink *sink;
+	int err;
+
+	err = log_sink_begin(log, key, bytes, &sink);
+	if (err)
+		return err;
+	memset(w->plain, 0, LOG_FRAME_BYTES_MAX);
+	for (uint64_t at = IO_BLOCK; !err && at < bytes;) {
+		uint64_t len = base_min(LOG_FRAME_BYTES_MAX, bytes - at);
+
+		err = log_sink_zero(sink, w->plain, at, len);
+		at += len;
+	}
+	if (!err)
+		err = log_sink_publish(log, sink);
+	if (!err)
+		err = writer_use(w, sink);
+	if (err)
+		log_sink_abandon(log, sink);
+	return err;
+}
+
+int log_writer_start(struct log_writer *w)
+{
+	uint8_t meta[EPOCH_START_META_BYTES];
+	struct log *log = w->log;
+	struct slot *s = &w->slots[0];
+	int err = start_segment(w);
+
+	if (err) {
+		log_set_why(log,
+			    "cannot make the first segment in %s/segments "
+			    "(%s): check free space and permissions",
+			    log->options.dir, err_str(err));
+		return err;
+	}
+	bytes_put32(meta, log->parent_epoch);
+	bytes_put64(meta + 4, log->start.lsn);
+	memcpy(meta + 12, log->start.chain, LOG_CHAIN_BYTES);
+	err = build_own(w, s, LOG_TYPE_EPOCH_START, meta, sizeof(meta));
+	if (!err)
+		err = io_write(w->sink->file, s->buf, s->frame.stored_len,
+			       s->frame.offset);
+	if (!err)
+		err = io_sync(w->sink->file);
+	if (err) {
+		log_set_why(log, "cannot write the first frame in %s (%s)",
+			    log->options.dir, err_str(err));
+		return err;
+	}
+	err = log_claim_verify(log);
+	if (err) {
+		log_set_why(log,
+			    "the claim in %s no longer stands (%s): another "
+			    "process has taken over",
+			    log->options.dir, err_str(err));
+		return err;
+	}
+	w->start_batch = s->batch;
+	s->batch = NULL;
+	w->durable_lsn = w->next_lsn;
+	w->passed = s->frame.segment;
+	log->stats.frames++;
+	log->stats.records++;
+	log->stats.syncs++;
+	log->stats.disk_bytes += s->frame.stored_len;
+	return 0;
+}
