@@ -22,10 +22,11 @@ struct loop_socket;
 /* ---- life ---- */
 
 MUST_CHECK int loop_create(struct io *, const char *name, struct loop **ret);
-/* The loop must not be running.  Operations still in flight are waited for or
- * cancelled, without their callbacks.  Sockets that are still open end here,
- * and loop_socket_close() may and must still be called on them.  A loop that
- * ran by loop_run() is freed on the thread that ran it.  NULL-safe. */
+/* The loop must not be running, and no thread may still be posting to it.
+ * Operations still in flight are waited for or cancelled, without their
+ * callbacks.  Sockets that are still open end here, and loop_socket_close()
+ * may and must still be called on them.  A loop that ran by loop_run() is
+ * freed on the thread that ran it.  NULL-safe. */
 void loop_free(struct loop *);
 /* Start the loop's thread, once.  init(ctx) runs first, on that thread; it may
  * be NULL.  What is still in flight when the thread ends is given up as by

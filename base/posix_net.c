@@ -346,6 +346,10 @@ static void resolved(struct loop_mail *mail)
 	struct posix_socket *s = posix_socket(q->op->socket);
 	int r = s->shut ? -ECANCELED : q->err;
 
+	/* Its thread may still be inside loop_post(), and must have left it
+	 * before the loop can go. */
+	pthread_mutex_lock(&resolve_lock);
+	pthread_mutex_unlock(&resolve_lock);
 	s->resolve = NULL;
 	s->addresses = s->address = q->result;
 	q->result = NULL;
