@@ -168,8 +168,6 @@ static int run_broker(struct daemon_run *run, const char *program)
 			 (enum logger_format)s->log.format);
 	forbid_cores(s);
 	signals_block(&set);
-	if (run->source.file)
-		run->fingerprint = config_fingerprint(run->source.file);
 	if (crypto_init()) {
 		logger_error("daemon", "no-crypto", "why=%s",
 			     LOGGER_QUOTE("the cipher libraries do not work"));
@@ -202,8 +200,10 @@ static int act(enum options_action action, const struct options *o,
 
 	if (action == OPTIONS_DONE)
 		return 0;
-	if (action == OPTIONS_WRONG ||
-	    load(o, &run.source, &run.config))
+	/* Looked at before it is read: a change in between is seen later. */
+	if (o->config_file)
+		run.fingerprint = config_fingerprint(o->config_file);
+	if (action == OPTIONS_WRONG || load(o, &run.source, &run.config))
 		return WIRING_EXIT_CONFIG;
 	if (action == OPTIONS_PRINT)
 		config_print(run.config, stdout);
