@@ -29,7 +29,7 @@ ASAN = BUILD=build/asan VARIANT_CFLAGS='-O1 -fsanitize=address,undefined \
 	-fno-sanitize-recover=all -fno-omit-frame-pointer'
 TSAN = BUILD=build/tsan VARIANT_CFLAGS='-O1 -fsanitize=thread \
 	-fno-omit-frame-pointer'
-FUZZ = BUILD=build/fuzz CC=clang VARIANT_CFLAGS='-O1 \
+FUZZ = BUILD=build/fuzz CC=clang FUZZ_ENGINE=-fsanitize=fuzzer VARIANT_CFLAGS='-O1 \
 	-fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all \
 	-fno-omit-frame-pointer -Wno-unused-command-line-argument'
 
@@ -49,6 +49,8 @@ SIM_SRC := $(wildcard tests/sim/sim_*.c)
 SIM_SHARED_SRC := $(filter-out $(SIM_SRC),$(wildcard tests/sim/*.c))
 PEER_SRC := $(wildcard tests/interop/*.c tests/crash/*.c)
 FUZZ_SRC := $(wildcard tests/fuzz/fuzz_*.c)
+# Without libFuzzer the targets get a main that replays their corpora.
+FUZZ_ENGINE ?= $(BUILD)/tests/fuzz/replay.o
 BENCH_SRC := $(wildcard bench/*.c)
 MAN_SRC := $(wildcard docs/man/*.scd)
 
@@ -65,7 +67,7 @@ THREADED_BIN := $(filter $(THREADED_TESTS:%=$(BUILD)/tests/unit/%),$(UNIT_BIN))
 MAN_PAGES := $(MAN_SRC:docs/man/%.scd=$(BUILD)/man/%)
 ALL_OBJ := $(LIB_OBJ) $(DAEMON_OBJ) $(TOOL_OBJ) $(SIM_SHARED_OBJ) \
 	$(patsubst %.c,$(BUILD)/%.o,$(UNIT_SRC) $(SIM_SRC) $(PEER_SRC) \
-	$(FUZZ_SRC) $(BENCH_SRC))
+	$(FUZZ_SRC) tests/fuzz/replay.c $(BENCH_SRC))
 
 LINK = $(CC) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 # A sub-make of its own takes all cores, unless the caller has said -j.
@@ -169,7 +171,7 @@ fuzz-programs: $(FUZZ_BIN)
 build-plain:
 	$(SUBMAKE) all unit-programs sim-programs peer-programs bench-programs man
 build-asan:
-	$(SUBMAKE) $(ASAN) all unit-programs sim-programs
+	$(SUBMAKE) $(ASAN) all unit-programs sim-programs fuzz-programs
 build-tsan:
 	$(SUBMAKE) $(TSAN) threaded-programs
 build-fuzz:
@@ -207,8 +209,8 @@ $(SIM_BIN): $(BUILD)/%: $(BUILD)/%.o $(SIM_SHARED_OBJ) $(BUILD)/libholdfast.a
 $(PEER_BIN) $(BENCH_BIN): $(BUILD)/%: $(BUILD)/%.o $(BUILD)/libholdfast.a
 	@$(LINK)
 
-$(FUZZ_BIN): $(BUILD)/%: $(BUILD)/%.o $(BUILD)/libholdfast.a
-	@$(LINK) -fsanitize=fuzzer
+$(FUZZ_BIN): $(BUILD)/%: $(BUILD)/%.o $(filter %.o,$(FUZZ_ENGINE)) $(BUILD)/libholdfast.a
+	@$(LINK) $(filter-out %.o,$(FUZZ_ENGINE))
 
 $(BUILD)/man/%: docs/man/%.scd
 	@mkdir -p $(@D)
