@@ -6,14 +6,16 @@
  * "not now", again after the next edge.  An edge that comes while nothing
  * waits may be forgotten, because the next operation is tried first.
  *
- * The pool's lock guards the queue, the list of finished operations of every
- * loop, and the eventfd write that announces them: a loop that takes the lock
- * and finds nothing of its own in the pool may be freed.
+ * The pool's lock guards the queue and every loop's list of finished
+ * operations.  The eventfd write that announces them is made without it, so
+ * that the loop does not wake into a held lock, and is counted: a loop with
+ * nothing in the pool and nobody announcing may be freed.
  *
  * Crash argument: a durable write is one pwritev2 with RWF_DSYNC on an
  * O_DIRECT file, otherwise pwrite to the end and then fdatasync; it is
  * reported only after both. */
 #include <poll.h>
+#include <sched.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/uio.h>
@@ -44,6 +46,7 @@ struct threads_loop {
 	uint64_t disk_ops;			 /* with the pool */
 	/* under the pool's lock */
 	struct loop_op *finished, **finished_tail;
+	unsigned announcers; /* threads about to write to wake_fd */
 };
 
 static struct threads_loop *threads_loop(const struct loop *l)
@@ -105,7 +108,8 @@ static int run_read(struct loop_op *op)
 	return r ? r : (int)op->progress;
 }
 
-static void pool_finished(struct loop_op *op)
+/* Called, and returns, with the lock held. */
+static void pool_finished(struct threads_io *io, struct loop_op *op)
 {
 	struct threads_loop *t = threads_loop(op->loop);
 	bool first = !t->finished;
@@ -113,8 +117,13 @@ static void pool_finished(struct loop_op *op)
 	op->next = NULL;
 	*t->finished_tail = op;
 	t->finished_tail = &op->next;
-	if (first)
-		wake_fd_write(t);
+	if (!first)
+		return;
+	t->announcers++;
+	pthread_mutex_unlock(&io->lock);
+	wake_fd_write(t);
+	pthread_mutex_lock(&io->lock);
+	t->announcers--;
 }
 
 static void *pool_main(void *arg)
@@ -133,7 +142,7 @@ static void *pool_main(void *arg)
 			op->res = op->kind == ENGINE_READ ? run_read(op)
 							  : run_write(op);
 			pthread_mutex_lock(&io->lock);
-			pool_finished(op);
+			pool_finished(io, op);
 		} else if (io->stopping) {
 			break;
 		} else {
@@ -393,6 +402,7 @@ static void threads_wake(struct loop *l)
 
 static void threads_quiesce(struct loop *l)
 {
+	struct threads_io *io = threads_io(l->io);
 	struct threads_loop *t = threads_loop(l);
 	struct pollfd poll_fd = {.fd = t->wake_fd, .events = POLLIN};
 
@@ -406,6 +416,13 @@ static void threads_quiesce(struct loop *l)
 		(void)poll(&poll_fd, 1, -1);
 		wake_fd_clear(t);
 	}
+	pthread_mutex_lock(&io->lock);
+	while (t->announcers) {
+		pthread_mutex_unlock(&io->lock);
+		sched_yield();
+		pthread_mutex_lock(&io->lock);
+	}
+	pthread_mutex_unlock(&io->lock);
 	l->in_flight = 0;
 }
 
