@@ -570,8 +570,10 @@ static int read_queue(struct in *in)
 	if (!meta || record_queue_decode(meta, len, &q) ||
 	    idmap_get(&in->state->queues, q.id))
 		return -E_CORRUPT;
-	err = state_put_queue(in->state, &q);
 	entry_count = bytes_read64(&in->r);
+	if (bytes_failed(&in->r))
+		return -E_CORRUPT;
+	err = state_put_queue(in->state, &q);
 	for (uint64_t i = 0; !err && i < entry_count; i++)
 		err = read_entry(in, idmap_get(&in->state->queues, q.id), &ref,
 				 &like);
