@@ -35,6 +35,7 @@ struct admin_options {
 	struct loop *const *loops; /* every loop whose liveness counts */
 	unsigned loop_count;
 	const char *engine_reason, *data_dir;
+	unsigned command_ms; /* how long to wait for a command; 0: 5000 */
 	/* Is this a user with this password?  Called on the admin thread;
 	 * may take long.  NULL: nobody from elsewhere. */
 	bool (*allow)(void *ctx, const char *user, const char *password);

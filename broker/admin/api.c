@@ -14,7 +14,7 @@
 
 #include "base/json.h"
 
-#define COMMAND_WAIT_S 5
+#define COMMAND_MS 5000u
 #define LOOP_STUCK_NS 10000000000ull
 #define LIST_DEFAULT 1000u
 #define LIST_MAX 10000u
@@ -151,6 +151,23 @@ static void command_done(struct core_command *core, int err)
 		command_free(c);
 }
 
+static struct timespec command_deadline(const struct admin *a)
+{
+	unsigned ms = a->options.command_ms;
+	struct timespec t;
+
+	if (!ms)
+		ms = COMMAND_MS;
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	t.tv_sec += ms / 1000;
+	t.tv_nsec += (long)(ms % 1000) * 1000000;
+	if (t.tv_nsec >= 1000000000) {
+		t.tv_nsec -= 1000000000;
+		t.tv_sec++;
+	}
+	return t;
+}
+
 static int run_command(struct admin *a, enum core_command_kind kind,
 		       const char *name, const char *address, uint8_t routing,
 		       uint64_t *ret_count)
@@ -162,8 +179,7 @@ static int run_command(struct admin *a, enum core_command_kind kind,
 	if (!c)
 		return -ENOMEM;
 	c->core.done = command_done;
-	clock_gettime(CLOCK_MONOTONIC, &until);
-	until.tv_sec += COMMAND_WAIT_S;
+	until = command_deadline(a);
 	core_execute(a->options.core, &c->core);
 	pthread_mutex_lock(&c->lock);
 	while (!c->finished &&
@@ -378,8 +394,7 @@ static void give_failure(struct admin_response *r, const char *name, int err)
 		give_error(r, 409, "\"%s\" exists with other properties", name);
 	else if (err == -ETIMEDOUT)
 		give_error(r, 504,
-			   "not confirmed after %d s; it may still happen",
-			   COMMAND_WAIT_S);
+			   "not confirmed in time; it may still happen");
 	else
 		give_error(r, status_of(err), "\"%s\": %s", name,
 			   err_str(err));
