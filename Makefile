@@ -33,9 +33,9 @@ FUZZ = BUILD=build/fuzz CC=clang FUZZ_ENGINE=-fsanitize=fuzzer VARIANT_CFLAGS='-
 	-fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all \
 	-fno-omit-frame-pointer -Wno-unused-command-line-argument'
 
-# Unit tests that start threads; ThreadSanitizer watches these.
-THREADED_TESTS = test_crc32c test_crypto test_io test_log test_logger \
-	test_loop test_store test_core
+# Unit tests that start threads (% is any text); ThreadSanitizer watches these.
+THREADED_TESTS = test_crc32c test_crypto test_io test_loop test_log% \
+	test_blob% test_store% test_core% test_amqp% test_admin%
 
 # Everything but the programs' own files is one library.
 LIB_SRC := $(wildcard base/*.c base/sim/*.c journal/log/*.c journal/store/*.c \
