@@ -1,0 +1,539 @@
+/* See rig.h. */
+#include "tests/sim/rig.h"
+
+#include <string.h>
+
+#define STEPS_MAX 20000000ull
+
+static void rig_die(const char *what, const char *detail)
+{
+	fprintf(stderr, "rig: %s: %s\n", what, detail);
+	abort();
+}
+
+static void rig_committed(void *ctx, struct log_batch *batch)
+{
+	struct rig *r = ctx;
+
+	if (store_take(r->store, batch) != 0)
+		return; /* taken, and slow: the simulator does not mind */
+}
+
+static void rig_failed(void *ctx, int err, const char *why)
+{
+	struct rig *r = ctx;
+
+	if (r->failed)
+		return;
+	r->failed = err;
+	snprintf(r->why, sizeof(r->why), "%s", why);
+}
+
+static void rig_free(struct rig *r)
+{
+	core_free(r->core);
+	store_free(r->store);
+	log_free(r->log);
+	for (unsigned i = 0; i < r->shard_count; i++)
+		if (r->loops[i])
+			loop_free(r->loops[i]);
+	if (r->journal_loop)
+		loop_free(r->journal_loop);
+	if (r->store_loop)
+		loop_free(r->store_loop);
+	crypto_key_free(r->key);
+	io_free(r->io);
+}
+
+static int rig_open(struct rig *r, const struct rig_options *o)
+{
+	struct log_options lo = {
+		.io = r->io,
+		.dir = "data",
+		.master = r->key,
+		.segment_bytes = o->segment_bytes ? o->segment_bytes : 1 << 20,
+		.compress_level = o->compress_level,
+		.reserve_bytes = 1 << 20,
+		.committed = rig_committed,
+		.failed = rig_failed,
+		.ctx = r,
+	};
+	struct store_options so = {
+		.io = r->io,
+		.dir = "data",
+		.master = r->key,
+		.checkpoint_bytes =
+			o->checkpoint_bytes ? o->checkpoint_bytes : 1 << 20,
+		.checkpoint_ns =
+			o->checkpoint_ns ? o->checkpoint_ns : 1000000000,
+		.failed = rig_failed,
+		.ctx = r,
+	};
+	struct core_options co = {
+		.io = r->io,
+		.loops = r->loops,
+		.shard_count = r->shard_count,
+		.rules = o->rules,
+		.rule_count = o->rule_count,
+		.memory_bytes = o->memory_bytes,
+	};
+	int err = io_mkdir(r->io, "data");
+
+	if (!err)
+		err = log_create(&lo, &r->log);
+	if (!err)
+		err = log_claim(r->log);
+	if (!err)
+		err = store_create(&so, &r->store);
+	if (!err)
+		err = store_recover(r->store, r->log);
+	if (err && r->store)
+		snprintf(r->why, sizeof(r->why), "%s", store_why(r->store));
+	else if (err && r->log)
+		snprintf(r->why, sizeof(r->why), "%s", log_why(r->log));
+	if (err)
+		return err;
+	co.log = r->log;
+	co.store = r->store;
+	err = core_create(&co, &r->core);
+	if (!err)
+		err = core_recover(r->core);
+	if (!err)
+		err = store_start(r->store, r->store_loop);
+	if (!err)
+		err = log_start(r->log, r->journal_loop);
+	return err;
+}
+
+int rig_start(struct rig *r, struct sim *sim, const struct rig_options *o)
+{
+	static const uint8_t key[CRYPTO_KEY_BYTES] = {7};
+	int err;
+
+	memset(r, 0, sizeof(*r));
+	r->sim = sim;
+	r->shard_count = o->shard_count ? o->shard_count : 1;
+	r->io = sim_node_create(sim, "broker", o->disk);
+	err = crypto_init();
+	if (!err)
+		err = crypto_key_create(key, &r->key);
+	for (unsigned i = 0; i < r->shard_count && !err; i++)
+		err = loop_create(r->io, "shard", &r->loops[i]);
+	if (!err)
+		err = loop_create(r->io, "journal", &r->journal_loop);
+	if (!err)
+		err = loop_create(r->io, "store", &r->store_loop);
+	if (!err)
+		err = rig_open(r, o);
+	for (unsigned i = 0; i < r->shard_count && !err; i++)
+		err = loop_start(r->loops[i], NULL, NULL);
+	if (!err)
+		err = loop_start(r->journal_loop, NULL, NULL);
+	if (!err)
+		err = loop_start(r->store_loop, NULL, NULL);
+	if (err)
+		rig_free(r);
+	return err;
+}
+
+static bool rig_is_settled(void *ctx)
+{
+	struct rig *r = ctx;
+
+	return r->failed || sim_is_dead(sim_node(r->io)) ||
+	       core_pending(r->core) == 0;
+}
+
+static void rig_run(struct rig *r, bool (*done)(void *), void *ctx)
+{
+	int err = sim_run_until(r->sim, done, ctx, STEPS_MAX);
+
+	if (err)
+		rig_die("nothing ends the wait", err_str(err));
+}
+
+void rig_settle(struct rig *r)
+{
+	/* A few rounds: what a note sets off may start the next record. */
+	for (int i = 0; i < 20; i++) {
+		sim_run_for(r->sim, 2000000);
+		rig_run(r, rig_is_settled, r);
+	}
+}
+
+static void rig_done(void *ctx)
+{
+	*(bool *)ctx = true;
+}
+
+static bool rig_flag(void *ctx)
+{
+	return *(bool *)ctx;
+}
+
+void rig_stop(struct rig *r)
+{
+	bool done = false;
+
+	rig_settle(r);
+	log_stop(r->log, rig_done, &done);
+	rig_run(r, rig_flag, &done);
+	done = false;
+	store_stop(r->store, rig_done, &done);
+	rig_run(r, rig_flag, &done);
+	for (unsigned i = 0; i < r->shard_count; i++)
+		loop_stop(r->loops[i]);
+	loop_stop(r->journal_loop);
+	loop_stop(r->store_loop);
+	for (unsigned i = 0; i < r->shard_count; i++)
+		loop_join(r->loops[i]);
+	loop_join(r->journal_loop);
+	loop_join(r->store_loop);
+	rig_free(r);
+}
+
+void rig_kill(struct rig *r)
+{
+	if (!sim_is_dead(sim_node(r->io)))
+		sim_kill(sim_node(r->io));
+	/* Its memory goes with the scenario's process; see rig.h. */
+}
+
+/* ---- message bytes ---- */
+
+static uint8_t rig_byte(uint64_t id, uint64_t at)
+{
+	return (uint8_t)((id * 0x9e3779b97f4a7c15ull + at * 0x2545f491) >> 24);
+}
+
+void rig_fill(uint8_t *data, uint64_t len, uint64_t id)
+{
+	memcpy(data, &id, 8);
+	memcpy(data + 8, &len, 8);
+	for (uint64_t i = 16; i < len; i++)
+		data[i] = rig_byte(id, i);
+}
+
+uint64_t rig_check(const uint8_t *data, uint64_t len)
+{
+	uint64_t id, said;
+
+	if (len < 16)
+		rig_die("message", "too short");
+	memcpy(&id, data, 8);
+	memcpy(&said, data + 8, 8);
+	if (said != len)
+		rig_die("message", "length");
+	for (uint64_t i = 16; i < len; i++)
+		if (data[i] != rig_byte(id, i))
+			rig_die("message", "bytes");
+	return id;
+}
+
+/* ---- producers ---- */
+
+static void producer_attached(struct producer *producer, int err,
+			      const char *name)
+{
+	struct rig_producer *p =
+		container_of(producer, struct rig_producer, producer);
+
+	p->attach_err = err;
+	snprintf(p->name, sizeof(p->name), "%s", name);
+}
+
+static void producer_settled(struct producer *producer, void *context,
+			     enum outcome outcome, int err)
+{
+	struct rig_producer *p =
+		container_of(producer, struct rig_producer, producer);
+
+	p->accepted += outcome == OUTCOME_ACCEPTED;
+	p->rejected += outcome == OUTCOME_REJECTED;
+	p->released += outcome == OUTCOME_RELEASED;
+	p->last_err = err;
+	if (p->settled)
+		p->settled(p, (uint64_t)(uintptr_t)context, outcome, err);
+}
+
+static void producer_flow(struct producer *producer, bool blocked)
+{
+	container_of(producer, struct rig_producer, producer)->blocked =
+		blocked;
+}
+
+static void producer_released(struct producer *producer)
+{
+	container_of(producer, struct rig_producer, producer)->gone = true;
+}
+
+static const struct producer_ops rig_producer_ops = {
+	.attached = producer_attached,
+	.settled = producer_settled,
+	.flow = producer_flow,
+	.released = producer_released,
+};
+
+static bool rig_is_dead(struct rig *r)
+{
+	return r->failed || sim_is_dead(sim_node(r->io));
+}
+
+static bool producer_is_answered(void *ctx)
+{
+	struct rig_producer *p = ctx;
+
+	return p->attach_err != 1 || rig_is_dead(p->rig);
+}
+
+int rig_producer_open(struct rig *r, struct rig_producer *p, unsigned shard,
+		      const char *name, uint8_t routing)
+{
+	struct terminus t = {.address = name, .routing = routing};
+
+	memset(p, 0, sizeof(*p));
+	p->rig = r;
+	p->shard = core_shard(r->core, shard);
+	p->producer.ops = &rig_producer_ops;
+	p->attach_err = 1;
+	producer_attach(p->shard, &p->producer, &t);
+	rig_run(r, producer_is_answered, p);
+	return p->attach_err;
+}
+
+void rig_publish(struct rig_producer *p, uint64_t id, uint32_t len,
+		 uint64_t expiry_ms, const char *to)
+{
+	struct message *m = message_create(p->shard, len);
+
+	if (!m)
+		rig_die("message", "no memory");
+	rig_fill(m->data, len, id);
+	m->props = (struct record_props){
+		.expiry_ms = expiry_ms, .priority = 4, .durable = 1};
+	m->context = (void *)(uintptr_t)id;
+	producer_publish(&p->producer, m, to);
+}
+
+int rig_publish_large(struct rig_producer *p, uint64_t id, uint64_t len,
+		      uint32_t piece_len)
+{
+	struct record_props props = {.priority = 4, .durable = 1};
+	uint8_t *data = malloc(len);
+	struct upload *u;
+	int err;
+
+	if (!data)
+		rig_die("message", "no memory");
+	rig_fill(data, len, id);
+	err = upload_begin(&p->producer, &u);
+	for (uint64_t at = 0; !err && at < len; at += piece_len)
+		err = upload_append(u, data + at,
+				    base_min(piece_len, len - at));
+	free(data);
+	if (!err)
+		upload_finish(u, &props, NULL, (void *)(uintptr_t)id);
+	return err;
+}
+
+static bool producer_is_gone(void *ctx)
+{
+	struct rig_producer *p = ctx;
+
+	return p->gone || rig_is_dead(p->rig);
+}
+
+void rig_producer_close(struct rig_producer *p)
+{
+	producer_detach(&p->producer);
+	rig_run(p->rig, producer_is_gone, p);
+}
+
+/* ---- consumers ---- */
+
+static void consumer_attached(struct consumer *consumer, int err,
+			      const char *name)
+{
+	struct rig_consumer *c =
+		container_of(consumer, struct rig_consumer, consumer);
+
+	c->attach_err = err;
+	snprintf(c->name, sizeof(c->name), "%s", name);
+}
+
+static void consumer_deliver(struct consumer *consumer, struct delivery *d)
+{
+	struct rig_consumer *c =
+		container_of(consumer, struct rig_consumer, consumer);
+	uint64_t id = 0;
+
+	c->delivered++;
+	if (delivery_data(d))
+		id = rig_check(delivery_data(d), delivery_bytes(d));
+	if (c->deliver) {
+		c->deliver(c, d, id);
+		return;
+	}
+	if (c->held_count == c->held_capacity) {
+		c->held_capacity = c->held_capacity * 2 + 16;
+		c->held = realloc(c->held,
+				  c->held_capacity * sizeof(*c->held));
+		c->held_ids = realloc(c->held_ids,
+				      c->held_capacity * sizeof(*c->held_ids));
+		if (!c->held || !c->held_ids)
+			rig_die("held", "no memory");
+	}
+	c->held[c->held_count] = d;
+	c->held_ids[c->held_count++] = id;
+}
+
+static void consumer_drained(struct consumer *consumer)
+{
+	container_of(consumer, struct rig_consumer, consumer)->drained++;
+}
+
+static void consumer_settled(struct consumer *consumer, void *context, int err)
+{
+	struct rig_consumer *c =
+		container_of(consumer, struct rig_consumer, consumer);
+
+	c->confirmed += !err;
+	if (c->confirm)
+		c->confirm(c, (uint64_t)(uintptr_t)context, err);
+}
+
+static void consumer_gone(struct consumer *consumer, int err)
+{
+	container_of(consumer, struct rig_consumer, consumer)->gone = true;
+}
+
+static void consumer_released(struct consumer *consumer)
+{
+	container_of(consumer, struct rig_consumer, consumer)->released = true;
+}
+
+static const struct consumer_ops rig_consumer_ops = {
+	.attached = consumer_attached,
+	.deliver = consumer_deliver,
+	.drained = consumer_drained,
+	.settled = consumer_settled,
+	.gone = consumer_gone,
+	.released = consumer_released,
+};
+
+static bool consumer_is_answered(void *ctx)
+{
+	struct rig_consumer *c = ctx;
+
+	return c->attach_err != 1 || rig_is_dead(c->rig);
+}
+
+int rig_consumer_open(struct rig *r, struct rig_consumer *c, unsigned shard,
+		      const char *name, uint8_t routing)
+{
+	struct terminus t = {.address = name, .routing = routing};
+
+	memset(c, 0, sizeof(*c));
+	c->rig = r;
+	c->shard = core_shard(r->core, shard);
+	c->consumer.ops = &rig_consumer_ops;
+	c->attach_err = 1;
+	consumer_attach(c->shard, &c->consumer, &t);
+	rig_run(r, consumer_is_answered, c);
+	return c->attach_err;
+}
+
+void rig_settle_held(struct rig_consumer *c, size_t i,
+		     const struct settlement *s)
+{
+	struct delivery *d = c->held[i];
+
+	c->held_count--;
+	memmove(&c->held[i], &c->held[i + 1],
+		(c->held_count - i) * sizeof(*c->held));
+	memmove(&c->held_ids[i], &c->held_ids[i + 1],
+		(c->held_count - i) * sizeof(*c->held_ids));
+	delivery_settle(d, s);
+}
+
+void rig_accept(struct rig_consumer *c, size_t i)
+{
+	struct settlement s = {.outcome = OUTCOME_ACCEPTED,
+			       .confirm = true,
+			       .context = (void *)(uintptr_t)c->held_ids[i]};
+
+	rig_settle_held(c, i, &s);
+}
+
+static bool consumer_is_released(void *ctx)
+{
+	struct rig_consumer *c = ctx;
+
+	return c->released || rig_is_dead(c->rig);
+}
+
+void rig_consumer_close(struct rig_consumer *c, bool failed)
+{
+	c->held_count = 0;
+	consumer_detach(&c->consumer, failed);
+	rig_run(c->rig, consumer_is_released, c);
+	free(c->held);
+	free(c->held_ids);
+	c->held = NULL;
+	c->held_ids = NULL;
+	c->held_capacity = 0;
+}
+
+/* ---- large messages ---- */
+
+struct rig_reading {
+	struct piece_read piece;
+	struct rig *rig;
+	uint8_t *at;
+	int err;
+	bool done;
+};
+
+static void piece_done(struct piece_read *piece, int err, const void *data,
+		       uint32_t len)
+{
+	struct rig_reading *reading =
+		container_of(piece, struct rig_reading, piece);
+
+	reading->err = err;
+	if (!err) {
+		memcpy(reading->at, data, len);
+		reading->at += len;
+	}
+	reading->done = true;
+}
+
+static bool reading_is_done(void *ctx)
+{
+	struct rig_reading *reading = ctx;
+
+	return reading->done || rig_is_dead(reading->rig);
+}
+
+uint64_t rig_read_large(struct rig_consumer *c, struct delivery *d)
+{
+	struct rig_reading reading = {.piece = {.done = piece_done},
+				      .rig = c->rig};
+	uint64_t len = delivery_bytes(d), id = 0;
+	uint8_t *data = malloc(len);
+
+	if (!data)
+		rig_die("message", "no memory");
+	reading.at = data;
+	for (uint32_t i = 0; i < delivery_piece_count(d) && !reading.err; i++) {
+		reading.done = false;
+		delivery_read_piece(d, i, &reading.piece);
+		rig_run(c->rig, reading_is_done, &reading);
+		if (!reading.done)
+			reading.err = -EIO;
+	}
+	if (!reading.err && reading.at == data + len)
+		id = rig_check(data, len);
+	free(data);
+	return id;
+}

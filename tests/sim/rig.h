@@ -1,0 +1,113 @@
+/* tests/sim/rig.h: a whole broker below the protocols, on a simulated node.
+ *
+ * A rig is one incarnation of holdfastd: log, store, core and their loops on
+ * one sim node.  Fake producers and consumers drive the core as a protocol
+ * adaptor would.  Everything runs on the calling thread.
+ *
+ * After rig_kill() memory of what was in flight is not given back: programs
+ * that kill run each scenario in a child process. */
+#ifndef TESTS_SIM_RIG_H
+#define TESTS_SIM_RIG_H
+
+#include "base/sim/sim.h"
+#include "broker/core/core.h"
+
+#define RIG_SHARDS_MAX 4
+
+struct rig_options {
+	unsigned disk, shard_count; /* 0: 1 shard */
+	uint64_t segment_bytes;	    /* 0: 1 MiB */
+	uint64_t checkpoint_bytes;  /* 0: 1 MiB */
+	uint64_t checkpoint_ns;	    /* 0: 1 s */
+	uint64_t memory_bytes;	    /* 0: the core's default */
+	int compress_level;
+	const struct core_address_rule *rules;
+	unsigned rule_count;
+};
+
+struct rig {
+	struct sim *sim;
+	struct io *io;
+	struct crypto_key *key;
+	struct loop *loops[RIG_SHARDS_MAX], *journal_loop, *store_loop;
+	struct log *log;
+	struct store *store;
+	struct core *core;
+	unsigned shard_count;
+	int failed; /* the log's or the store's, 0 while all is well */
+	char why[512];
+};
+
+/* 0, or what opening or recovery said (rig->why explains).  A failure leaves
+ * nothing to stop. */
+int rig_start(struct rig *, struct sim *, const struct rig_options *);
+/* Everything in flight ends, loops stop, memory goes. */
+void rig_stop(struct rig *);
+/* The process is gone, now. */
+void rig_kill(struct rig *);
+/* Run until nothing is pending in the core, or the node is dead. */
+void rig_settle(struct rig *);
+
+/* ---- clients ---- */
+
+struct rig_producer {
+	struct producer producer;
+	struct rig *rig;
+	struct shard *shard;
+	int attach_err; /* 1: no answer yet */
+	char name[RECORD_NAME_MAX + 1];
+	uint64_t accepted, rejected, released;
+	int last_err;
+	bool blocked, gone;
+	/* Called for each settlement, when set. */
+	void (*settled)(struct rig_producer *, uint64_t id, enum outcome, int);
+	void *ctx;
+};
+
+/* Attaches and waits for the answer; the producer's memory stays the
+ * caller's.  name NULL: anonymous. */
+int rig_producer_open(struct rig *, struct rig_producer *, unsigned shard,
+		      const char *name, uint8_t routing);
+/* A message of len bytes (at least 16) that carries id; see rig_check(). */
+void rig_publish(struct rig_producer *, uint64_t id, uint32_t len,
+		 uint64_t expiry_ms, const char *to);
+/* The same by upload, in pieces of piece_len. */
+int rig_publish_large(struct rig_producer *, uint64_t id, uint64_t len,
+		      uint32_t piece_len);
+void rig_producer_close(struct rig_producer *);
+
+struct rig_consumer {
+	struct consumer consumer;
+	struct rig *rig;
+	struct shard *shard;
+	int attach_err;
+	char name[2 * RECORD_NAME_MAX + 4];
+	/* What was delivered and is not settled, in order. */
+	struct delivery **held;
+	uint64_t *held_ids;
+	size_t held_count, held_capacity;
+	uint64_t delivered, drained, confirmed;
+	bool gone, released;
+	/* When set it is called for each delivery, which is then not held;
+	 * it settles, now or later. */
+	void (*deliver)(struct rig_consumer *, struct delivery *, uint64_t id);
+	void (*confirm)(struct rig_consumer *, uint64_t id, int err);
+	void *ctx;
+};
+
+int rig_consumer_open(struct rig *, struct rig_consumer *, unsigned shard,
+		      const char *name, uint8_t routing);
+/* Settle held delivery i and take it out of the list. */
+void rig_settle_held(struct rig_consumer *, size_t i,
+		     const struct settlement *);
+void rig_accept(struct rig_consumer *, size_t i);
+void rig_consumer_close(struct rig_consumer *, bool failed);
+
+/* The id in a message's bytes; stops the program when they are not what
+ * rig_publish() made. */
+uint64_t rig_check(const uint8_t *data, uint64_t len);
+void rig_fill(uint8_t *data, uint64_t len, uint64_t id);
+/* Reads a large delivery to its end and checks it: the id, or 0 on error. */
+uint64_t rig_read_large(struct rig_consumer *, struct delivery *);
+
+#endif
