@@ -208,8 +208,8 @@ int blob_create(const struct blob_identity *id, const char *path,
 	if (!err)
 		err = writer_header(w, id, kind);
 	if (!err)
-		err = io_open(id->io, path,
-			      IO_WRITE | IO_CREATE | IO_EXCLUSIVE, &w->file);
+		err = io_open(id->io, path, IO_WRITE | IO_CREATE | IO_EXCLUSIVE,
+			      &w->file);
 	if (err) {
 		writer_free(w);
 		return err;

@@ -317,9 +317,9 @@ static int claim_seal(struct log *log, uint32_t epoch)
 	claim_encode(log, seal_magic, log->epoch, raw);
 	err = io_size(file, &size);
 	for (int i = 0; !err && size <= LOG_CLAIM_BYTES; i++) {
-		err = i < SEAL_ATTEMPT_COUNT_MAX ?
-			      io_write(file, raw, sizeof(raw), 0) :
-			      -EIO;
+		err = i < SEAL_ATTEMPT_COUNT_MAX
+			      ? io_write(file, raw, sizeof(raw), 0)
+			      : -EIO;
 		if (!err)
 			err = io_size(file, &size);
 	}
@@ -349,10 +349,12 @@ int log_claim(struct log *log)
 	ASSERT(!log->claim);
 	err = claim_lock(log, &log->lock);
 	if (err) {
-		log_set_why(log, err == -EAGAIN ?
-				    "%s/leader.lock is held by another process" :
-				    "cannot lock %s/leader.lock",
-			    log->options.dir);
+		log_set_why(
+			log,
+			err == -EAGAIN
+				? "%s/leader.lock is held by another process"
+				: "cannot lock %s/leader.lock",
+			log->options.dir);
 		return err;
 	}
 	err = log_cluster_load(log->io, log->options.dir, &c);

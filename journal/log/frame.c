@@ -195,8 +195,7 @@ int log_frame_decode(const uint8_t *raw, struct log_frame *ret)
 
 int log_frame_check_payload(const uint8_t *raw, const struct log_frame *f)
 {
-	uint32_t crc =
-		crc32c(0, raw + LOG_FRAME_HEADER_BYTES, f->payload_len);
+	uint32_t crc = crc32c(0, raw + LOG_FRAME_HEADER_BYTES, f->payload_len);
 
 	return crc == bytes_get32(raw + AT_PAYLOAD_CRC) ? 0 : -E_CORRUPT;
 }

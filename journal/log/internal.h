@@ -106,8 +106,7 @@ MUST_CHECK int log_segment_wrap(struct io *, const struct crypto_key *master,
 MUST_CHECK int log_segment_unwrap(const struct crypto_key *master,
 				  const struct log_segment_header *,
 				  struct crypto_key **ret);
-void log_segment_path(const char *dir, uint64_t key,
-		      char ret[LOG_PATH_BYTES]);
+void log_segment_path(const char *dir, uint64_t key, char ret[LOG_PATH_BYTES]);
 /* False for a name that is not a segment's. */
 bool log_segment_parse_name(const char *name, uint64_t *ret_key);
 
@@ -136,10 +135,10 @@ void log_sink_close(struct log_sink *); /* NULL-safe */
  * not change. */
 struct log_segment {
 	struct log_segment_header header;
-	uint64_t first_lsn;  /* [m] */
-	uint64_t end_lsn;    /* [m] */
-	bool active;	     /* [m] */
-	bool outside;	     /* holds no record of the history */
+	uint64_t first_lsn; /* [m] */
+	uint64_t end_lsn;   /* [m] */
+	bool active;	    /* [m] */
+	bool outside;	    /* holds no record of the history */
 	_Atomic bool dropped;
 	_Atomic unsigned refs;
 };
@@ -148,6 +147,7 @@ MUST_CHECK int log_segment_register(struct log *,
 				    const struct log_segment_header *,
 				    uint64_t first_lsn, uint64_t end_lsn,
 				    bool active, bool outside);
+void log_segment_forget_all(struct log *);
 /* [any] With a reference, or NULL. */
 struct log_segment *log_segment_get(struct log *, uint64_t key);
 void log_segment_put(struct log_segment *);

@@ -148,8 +148,7 @@ void log_free(struct log *log)
 	log_prepare_free(log->prepare);
 	log_writer_free(log->writer);
 	log_claim_close(log);
-	for (size_t i = 0; i < log->segment_count; i++)
-		log_segment_put(log->segments[i]);
+	log_segment_forget_all(log);
 	free(log->segments);
 	pthread_mutex_destroy(&log->mutex);
 	free(log);
@@ -190,10 +189,10 @@ int log_check_claim(struct log *log)
 	log->stats.claim_checks++;
 	if (err)
 		log_latch(log, err,
-			  err == -E_FENCED ?
-				  "another process has claimed %s; this one "
-				  "must stop (%s)" :
-				  "cannot check the claim in %s (%s)",
+			  err == -E_FENCED
+				  ? "another process has claimed %s; this one "
+				    "must stop (%s)"
+				  : "cannot check the claim in %s (%s)",
 			  log->options.dir, err_str(err));
 	return err;
 }
@@ -278,8 +277,7 @@ int log_batch_add(struct log_batch *b, size_t count_at, uint8_t type,
 }
 
 int log_batch_each(const struct log_batch *b,
-		   int (*each)(void *ctx, const struct log_record *),
-		   void *ctx)
+		   int (*each)(void *ctx, const struct log_record *), void *ctx)
 {
 	struct bytes_reader r;
 

@@ -123,7 +123,8 @@ MUST_CHECK int log_claim(struct log *);
  * (EPOCH_START, IDLE) are among them; NULL: from the first that there is.
  * Deletes nothing.
  * -E_LOST: acknowledged data is damaged; log_why() says what and where.
- * Stops at each()'s first non-zero return. */
+ * Stops at each()'s first non-zero return.  May be called again until
+ * log_start(), from elsewhere; the last call counts. */
 MUST_CHECK int log_recover(struct log *, const struct log_position *from,
 			   int (*each)(void *ctx, const struct log_record *),
 			   void *ctx);
@@ -134,7 +135,8 @@ MUST_CHECK int log_start(struct log *, struct loop *journal);
 /* Append no more; on the journal thread, after everything in flight has
  * completed, writes an idle mark and calls done(ctx). [journal] */
 void log_stop(struct log *, void (*done)(void *ctx), void *ctx);
-/* After the journal loop has ended. NULL-safe. */
+/* After the journal loop has ended, and after log_stop() has said that it is
+ * done, or the loop has been freed. NULL-safe. */
 void log_free(struct log *);
 /* A sentence for an operator about the last error of the calls above;
  * storage of the log. */

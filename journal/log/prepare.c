@@ -38,9 +38,9 @@ static int prepare_check_space(struct log *log)
 	if (err)
 		return err;
 	return fs.bytes_free < log->options.segment_bytes +
-				       log->options.reserve_bytes ?
-		       -ENOSPC :
-		       0;
+				       log->options.reserve_bytes
+		       ? -ENOSPC
+		       : 0;
 }
 
 static bool prepare_is_space(int err)

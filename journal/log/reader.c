@@ -173,8 +173,8 @@ static void reader_tidy(struct loop_timer *timer)
 		if (!o->segment)
 			continue;
 		o->idle_turns++;
-		if (!o->fetch_count && (o->segment->dropped ||
-					o->idle_turns > IDLE_TURNS_MAX))
+		if (!o->fetch_count &&
+		    (o->segment->dropped || o->idle_turns > IDLE_TURNS_MAX))
 			open_close(r, o);
 		else
 			any = true;
@@ -229,9 +229,9 @@ static uint32_t loc_first(const struct log_loc *loc)
 
 static uint32_t loc_last(const struct log_loc *loc)
 {
-	return loc->stored_len ?
-		       (loc->at + loc->stored_len - 1) / LOG_CHUNK_BYTES :
-		       loc_first(loc);
+	return loc->stored_len
+		       ? (loc->at + loc->stored_len - 1) / LOG_CHUNK_BYTES
+		       : loc_first(loc);
 }
 
 /* What a stored body becomes in the caller's buffer. */
@@ -450,8 +450,8 @@ static int fetch_serve(struct fetch *f, const struct log_frame *frame)
 			return err;
 		for (struct log_read *read = f->reads; read; read = read->next)
 			if (!read->err)
-				body_copy(read->packed ? read->packed :
-							 read->buf,
+				body_copy(read->packed ? read->packed
+						       : read->buf,
 					  &read->loc, i, p->data, p->len);
 	}
 	for (struct log_read *read = f->reads; read; read = read->next)
@@ -491,9 +491,9 @@ static void fetch_done(struct loop_op *op, int res)
 		err = fetch_serve(f, &frame);
 		fetch_free_packed(f);
 	}
-	fetch_end(f, err == -ENOMEM || err == -E_VERSION ? err :
-		     err				 ? -E_CORRUPT :
-							   0);
+	fetch_end(f, err == -ENOMEM || err == -E_VERSION ? err
+		     : err				 ? -E_CORRUPT
+							 : 0);
 }
 
 static int fetch_start(struct log_reader *r, struct log_read *read,
@@ -625,8 +625,18 @@ void log_reader_free(struct log_reader *r)
 {
 	if (!r)
 		return;
-	ASSERT(list_empty(&r->fetches) && !r->ready && !r->stalled);
 	loop_timer_cancel(r->loop, &r->tidy);
+	loop_undefer(r->loop, &r->finish);
+	/* Only where the loop died with its process, in the simulator. */
+	while (!list_empty(&r->fetches)) {
+		struct fetch *f =
+			list_entry(list_pop(&r->fetches), struct fetch, link);
+
+		f->open->fetch_count--;
+		fetch_free_packed(f);
+		io_buffer_free(f->block);
+		free(f);
+	}
 	for (int i = 0; i < OPEN_COUNT; i++)
 		if (r->open[i].segment)
 			open_close(r, &r->open[i]);

@@ -97,8 +97,8 @@ static uint32_t recover_next_sequence(const struct log_walk *walk)
 	uint32_t sequence = 0;
 
 	for (size_t i = 0; i < walk->segment_count; i++)
-		sequence = (uint32_t)base_max(
-			sequence, (uint32_t)walk->segments[i].key);
+		sequence = (uint32_t)base_max(sequence,
+					      (uint32_t)walk->segments[i].key);
 	return sequence + 1;
 }
 
@@ -125,7 +125,9 @@ int log_recover(struct log *log, const struct log_position *from,
 	};
 	int err;
 
-	ASSERT(log->claim && !log->recovered);
+	ASSERT(log->claim && !log->writer);
+	log->recovered = false;
+	log_segment_forget_all(log);
 	r.plain = io_buffer_alloc(LOG_FRAME_BYTES_MAX);
 	if (!r.plain)
 		return -ENOMEM;
@@ -133,14 +135,13 @@ int log_recover(struct log *log, const struct log_position *from,
 	if (r.each_err)
 		err = r.each_err;
 	else if (err)
-		log_set_why(log, "%s",
-			    walk.why[0] ? walk.why : err_str(err));
+		log_set_why(log, "%s", walk.why[0] ? walk.why : err_str(err));
 	if (!err)
 		err = recover_register(log, &walk);
 	if (!err) {
 		log->start = walk.end;
 		if (!walk.any)
-			log->start.lsn = 1;
+			log->start.lsn = 1; /* and a chain of zeros */
 		log->parent_epoch = recover_parent(&walk, from);
 		log->next_sequence = recover_next_sequence(&walk);
 		log->recovered = true;

@@ -264,11 +264,6 @@ void log_sink_close(struct log_sink *s)
 
 /* ---- the registry ---- */
 
-static void segment_add(struct log *log, struct log_segment *seg)
-{
-	log->segments[log->segment_count++] = seg;
-}
-
 int log_segment_register(struct log *log, const struct log_segment_header *h,
 			 uint64_t first_lsn, uint64_t end_lsn, bool active,
 			 bool outside)
@@ -300,9 +295,16 @@ int log_segment_register(struct log *log, const struct log_segment_header *h,
 	if (log->segment_count)
 		ASSERT(log->segments[log->segment_count - 1]->header.key <
 		       h->key);
-	segment_add(log, seg);
+	log->segments[log->segment_count++] = seg;
 	pthread_mutex_unlock(&log->mutex);
 	return 0;
+}
+
+void log_segment_forget_all(struct log *log)
+{
+	for (size_t i = 0; i < log->segment_count; i++)
+		log_segment_put(log->segments[i]);
+	log->segment_count = 0;
 }
 
 /* [m] Index of key, or segment_count. */
@@ -471,8 +473,7 @@ static int sweep_collect(void *ctx, const struct log_segment_info *info)
 		return 0;
 	if (sweep->count == sweep->capacity) {
 		size_t capacity = base_max(16, sweep->capacity * 2);
-		uint64_t *keys =
-			realloc(sweep->keys, capacity * sizeof(*keys));
+		uint64_t *keys = realloc(sweep->keys, capacity * sizeof(*keys));
 
 		if (!keys)
 			return -ENOMEM;

@@ -132,10 +132,10 @@ static int verify_segment(struct verify *v, const struct log_walk_segment *seg)
 	if (seg->header_err)
 		verify_found(v, LOG_FINDING_DAMAGE, scan.path, 0,
 			     seg->first_lsn,
-			     seg->header_err == -E_VERSION ?
-				     "the file was written by a newer version" :
-				     "the header is damaged or the file was "
-				     "cut short");
+			     seg->header_err == -E_VERSION
+				     ? "the file was written by a newer version"
+				     : "the header is damaged or the file was "
+				       "cut short");
 	err = verify_frames(v, &scan, &seg->header);
 	log_scan_close(&scan);
 	return err;
@@ -290,8 +290,8 @@ static int inspect_records(struct inspect *in, const struct log_frame *f,
 		err = log_frame_open_chunk(in->aead, raw, f, i,
 					   raw + LOG_FRAME_HEADER_BYTES + at,
 					   in->plain + at);
-	return err ? err :
-		     log_frame_each_record(f, in->plain, in->record, in->ctx);
+	return err ? err
+		   : log_frame_each_record(f, in->plain, in->record, in->ctx);
 }
 
 static int inspect_key(struct inspect *in, const struct log_walk_segment *seg)
@@ -328,8 +328,8 @@ static int inspect_segment(struct inspect *in, const struct log_walk *walk,
 		const uint8_t *raw;
 		int bad = log_scan_frame(&scan, f.offset, &f, &raw);
 
-		err = bad && bad != -E_CORRUPT ? bad :
-						 inspect_frame(in, &f, !bad);
+		err = bad && bad != -E_CORRUPT ? bad
+					       : inspect_frame(in, &f, !bad);
 		if (!err && !bad && in->aead)
 			err = inspect_records(in, &f, raw);
 		if (err)

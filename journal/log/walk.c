@@ -79,8 +79,8 @@ void log_scan_close(struct log_scan *s)
 /* A first look at a file is often the only one, so the window starts small. */
 static int scan_window(struct log_scan *s, uint64_t want)
 {
-	size_t bytes = s->window || want > SCAN_BYTES_FIRST ? LOG_SCAN_BYTES :
-							      SCAN_BYTES_FIRST;
+	size_t bytes = s->window || want > SCAN_BYTES_FIRST ? LOG_SCAN_BYTES
+							    : SCAN_BYTES_FIRST;
 
 	if (s->window_bytes >= bytes)
 		return 0;
@@ -115,8 +115,7 @@ static int scan_fill(struct log_scan *s, uint64_t offset, uint64_t want,
 		s->window_len = len;
 	}
 	*ret = s->window + (offset - s->window_offset);
-	*ret_len = base_min(want,
-			    s->window_offset + s->window_len - offset);
+	*ret_len = base_min(want, s->window_offset + s->window_len - offset);
 	return 0;
 }
 
@@ -189,8 +188,7 @@ static int walk_collect(void *ctx, const char *name)
 		return 0;
 	if (w->segment_count == w->segment_capacity) {
 		size_t capacity = base_max(64, w->segment_capacity * 2);
-		void *p = realloc(w->segments,
-				  capacity * sizeof(*w->segments));
+		void *p = realloc(w->segments, capacity * sizeof(*w->segments));
 
 		if (!p)
 			return -ENOMEM;
@@ -218,9 +216,9 @@ static int walk_read_header(struct log_walk *w, struct log_walk_segment *seg)
 	err = scan_fill(&scan, 0, IO_BLOCK, &raw, &len);
 	if (err)
 		goto out;
-	seg->header_err = len < IO_BLOCK ?
-				  -E_CORRUPT :
-				  log_segment_header_decode(raw, &seg->header);
+	seg->header_err =
+		len < IO_BLOCK ? -E_CORRUPT
+			       : log_segment_header_decode(raw, &seg->header);
 	if (!seg->header_err &&
 	    (seg->header.key != seg->key || seg->size < seg->header.bytes ||
 	     memcmp(seg->header.cluster_id, w->cluster_id, LOG_ID_BYTES) != 0))
@@ -341,14 +339,12 @@ static int walk_epoch_begin(struct log_walk *w, uint32_t epoch,
 
 static int walk_push_epoch(struct log_walk *w, const struct log_walk_epoch *e)
 {
-	void *p = realloc(w->epochs,
-			  (w->epoch_count + 1) * sizeof(*w->epochs));
+	void *p = realloc(w->epochs, (w->epoch_count + 1) * sizeof(*w->epochs));
 
 	if (!p)
 		return -ENOMEM;
 	w->epochs = p;
-	memmove(w->epochs + 1, w->epochs,
-		w->epoch_count * sizeof(*w->epochs));
+	memmove(w->epochs + 1, w->epochs, w->epoch_count * sizeof(*w->epochs));
 	w->epochs[0] = *e;
 	w->epoch_count++;
 	return 0;
@@ -445,9 +441,8 @@ static int walk_path(struct log_walk *w, const struct log_position *from)
 		if (walk_epoch_at_most(w, f.parent_epoch) != f.parent_epoch) {
 			if (from)
 				return walk_stray(w, from);
-			return walk_first_of(w, epoch) ?
-				       walk_headless(w, epoch) :
-				       0;
+			return walk_first_of(w, epoch) ? walk_headless(w, epoch)
+						       : 0;
 		}
 		epoch = f.parent_epoch;
 	}
@@ -569,8 +564,7 @@ static int walk_seek_proof(struct log_walk *w, size_t i, uint64_t offset)
 		log_segment_path(w->dir, w->segments[first].key, path);
 		if (w->segments[i].header_err) {
 			log_segment_path(w->dir, w->segments[i].key, path);
-			return walk_damaged(w, path, 0,
-					    "its header is bad");
+			return walk_damaged(w, path, 0, "its header is bad");
 		}
 		err = log_scan_open(&scan, w->io, w->dir, w->cluster_id,
 				    w->segments[i].key, false);
@@ -584,9 +578,8 @@ static int walk_seek_proof(struct log_walk *w, size_t i, uint64_t offset)
 		}
 		log_scan_close(&scan);
 		if (!err)
-			return walk_damaged(
-				w, path, w->end.offset,
-				"a later frame vouches for more");
+			return walk_damaged(w, path, w->end.offset,
+					    "a later frame vouches for more");
 		if (err != -ENOENT)
 			return walk_failed(w, scan.path, err);
 		offset = FIRST_FRAME_OFFSET;
@@ -627,9 +620,9 @@ static int walk_epoch(struct log_walk *w, const struct log_walk_epoch *e,
 	if (last >= end)
 		return 0;
 	return walk_seek_proof(w, last,
-			       w->segments[last].key == w->end.segment ?
-				       w->end.offset :
-				       FIRST_FRAME_OFFSET);
+			       w->segments[last].key == w->end.segment
+				       ? w->end.offset
+				       : FIRST_FRAME_OFFSET);
 }
 
 /* Everything before the starting point is taken to be part of the history. */
@@ -641,9 +634,9 @@ static void walk_mark_older(struct log_walk *w, size_t start)
 		seg->used = seg->first_lsn != 0 || seg->header_err;
 		for (size_t next = i + 1; next < w->segment_count; next++)
 			if (w->segments[next].first_lsn) {
-				seg->end_lsn = base_max(
-					seg->first_lsn,
-					w->segments[next].first_lsn);
+				seg->end_lsn =
+					base_max(seg->first_lsn,
+						 w->segments[next].first_lsn);
 				break;
 			}
 	}

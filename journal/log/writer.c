@@ -354,9 +354,9 @@ static void writer_ask_next(struct log_writer *w)
 	if (w->next_state == NEXT_NONE &&
 	    (w->offset >= bytes / 4 || bytes < w->log->options.segment_bytes)) {
 		w->next_state = NEXT_ASKED;
-		log_prepare_ask(w->log->prepare,
-				log_segment_key(w->log->epoch,
-						w->next_sequence++));
+		log_prepare_ask(
+			w->log->prepare,
+			log_segment_key(w->log->epoch, w->next_sequence++));
 	}
 	if (w->next_state == NEXT_ASKED &&
 	    bytes - w->offset < base_max(bytes / 8, 2 * LOG_FRAME_BYTES_MAX))
@@ -509,8 +509,7 @@ static bool writer_is_full(const struct log_writer *w)
 {
 	if (w->slot_count == w->log->options.frames_in_flight)
 		return true;
-	return w->slot_count && w->waiting_bytes < GATHER_BYTES &&
-	       !w->stopping;
+	return w->slot_count && w->waiting_bytes < GATHER_BYTES && !w->stopping;
 }
 
 static void writer_write(struct log_writer *w)
@@ -785,7 +784,6 @@ void log_writer_free(struct log_writer *w)
 {
 	if (!w)
 		return;
-	ASSERT(!w->ops_in_flight);
 	for (unsigned i = 0; i < LOG_IN_FLIGHT_MAX; i++) {
 		log_batch_free(w->slots[i].batch);
 		io_buffer_free(w->slots[i].buf);
