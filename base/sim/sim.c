@@ -216,8 +216,7 @@ static struct sim_loop *pick_loop(struct sim *sim, uint64_t *ret_timer_ns)
 	uint64_t count = 0;
 
 	*ret_timer_ns = UINT64_MAX;
-	list_for_each(at, &sim->loops)
-	{
+	list_for_each(at, &sim->loops) {
 		struct sim_loop *l = list_entry(at, struct sim_loop, link);
 
 		if (l->running || l->node->paused)

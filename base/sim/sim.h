@@ -59,9 +59,9 @@ struct sim_config {
 	uint64_t seed;
 	/* time */
 	uint64_t wall_start_ms;
-	uint64_t step_ns_max;	/* cost of one iteration */
+	uint64_t step_ns_max; /* cost of one iteration */
 	uint64_t disk_ns_min, disk_ns_max;
-	uint64_t slow_ns_max;	/* latency of a slow disk operation */
+	uint64_t slow_ns_max; /* latency of a slow disk operation */
 	uint32_t slow_ppm;
 	uint64_t net_ns_min, net_ns_max;
 	uint64_t linger_ns_max; /* what a kill may leave behind, for so long */
@@ -80,7 +80,7 @@ struct sim_config {
 	 * a bit of the file flips after a write. */
 	uint32_t lost_ppm, misdirect_ppm, flip_ppm;
 	/* network */
-	uint32_t partial_ppm; /* a transfer is cut short */
+	uint32_t partial_ppm;  /* a transfer is cut short */
 	uint32_t socket_bytes; /* receive buffer; 0: 64 KiB */
 };
 
@@ -127,7 +127,9 @@ void sim_run_for(struct sim *, uint64_t ns);
 uint64_t sim_steps(const struct sim *);
 
 /* loop_run() and loop_join() work too, by running the rest of the world
- * while they wait; a wait that nothing can end stops the program. */
+ * while they wait; a wait that nothing can end (the join of a paused node's
+ * loop, say) stops the program.  A real sleep is only real: code that retries
+ * sees virtual time pass by the calls that it makes. */
 
 /* ---- nodes ---- */
 

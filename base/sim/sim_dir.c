@@ -53,9 +53,8 @@ static void table_set(struct sim_table *t, const char *name,
 	}
 	if (t->count == t->capacity) {
 		t->capacity = t->capacity * 2 + 8;
-		t->entries = sim_alloc_resize(t->entries,
-					      t->capacity *
-						      sizeof(*t->entries));
+		t->entries = sim_alloc_resize(
+			t->entries, t->capacity * sizeof(*t->entries));
 	}
 	memmove(t->entries + i + 1, t->entries + i,
 		(t->count - i) * sizeof(*t->entries));
@@ -229,8 +228,7 @@ static void change_commit(struct sim_disk *disk, struct sim_change *c)
 	for (;;) {
 		struct sim_change *earlier = NULL;
 
-		list_for_each(at, &disk->changes)
-		{
+		list_for_each(at, &disk->changes) {
 			earlier = list_entry(at, struct sim_change, link);
 			if (earlier == c || change_needs(c, earlier))
 				break;
@@ -270,8 +268,7 @@ void sim_dir_rename(struct sim_inode *from, const char *from_name,
 
 static struct sim_change *find_change(const struct sim_inode *inode)
 {
-	list_for_each(at, &inode->disk->changes)
-	{
+	list_for_each(at, &inode->disk->changes) {
 		struct sim_change *c = list_entry(at, struct sim_change, link);
 
 		if (inode->is_dir ? c->from == inode || c->to == inode
@@ -311,8 +308,8 @@ void sim_dir_cut(struct sim_disk *disk)
 	/* A change that is lost stays in reach of later ones that need it:
 	 * it is decided by the last of them. */
 	while (!list_empty(&disk->changes)) {
-		struct sim_change *c = list_entry(disk->changes.prev,
-						  struct sim_change, link);
+		struct sim_change *c =
+			list_entry(disk->changes.prev, struct sim_change, link);
 
 		if (sim_rng_chance(&sim->fault, sim->config.keep_ppm)) {
 			change_commit(disk, c);

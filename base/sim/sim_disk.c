@@ -189,8 +189,7 @@ void sim_disk_cut(struct sim_disk *d)
 	}
 	while (!list_empty(&d->orphans))
 		orphan_free(list_entry(d->orphans.next, struct orphan, link));
-	list_for_each(at, &sim->nodes)
-	{
+	list_for_each(at, &sim->nodes) {
 		struct sim_node *n = list_entry(at, struct sim_node, link);
 
 		if (n->disk == d)
@@ -246,8 +245,8 @@ enum sim_verdict sim_disk_mutate(struct sim_node *n, enum sim_mutation kind)
 		return SIM_ENOSPC;
 	if (kind == SIM_WRITES)
 		return write_verdict(d);
-	if (kind == SIM_SYNCS && sim_rng_chance(&d->sim->fault,
-						d->sim->config.sync_eio_ppm))
+	if (kind == SIM_SYNCS &&
+	    sim_rng_chance(&d->sim->fault, d->sim->config.sync_eio_ppm))
 		return SIM_EIO;
 	return SIM_GO;
 }
@@ -344,8 +343,7 @@ void sim_disk_expose(struct sim_inode *inode)
 {
 	struct sim_disk *d = inode->disk;
 
-	list_for_each(at, &d->writes)
-	{
+	list_for_each(at, &d->writes) {
 		struct sim_write *w = list_entry(at, struct sim_write, link);
 		uint64_t count;
 

@@ -93,8 +93,8 @@ static struct sim_page *page_make(struct sim_inode *inode, uint64_t index)
 	if (index >= inode->page_count) {
 		uint64_t n = base_max(inode->page_count * 2, index + 1);
 
-		inode->pages = sim_alloc_resize(
-			inode->pages, n * sizeof(struct sim_page *));
+		inode->pages = sim_alloc_resize(inode->pages,
+						n * sizeof(struct sim_page *));
 		memset(inode->pages + inode->page_count, 0,
 		       (n - inode->page_count) * sizeof(struct sim_page *));
 		inode->page_count = n;
@@ -131,8 +131,8 @@ static void page_write_durable(struct sim_page *page, unsigned at,
 		return;
 	for (unsigned s = at / SIM_SECTOR_BYTES; s <= end; s++) {
 		copy_sector(page->old, page->now, s);
-		page->dirty &= (uint8_t)~(1u << s);
-		page->lost &= (uint8_t)~(1u << s);
+		page->dirty &= (uint8_t) ~(1u << s);
+		page->lost &= (uint8_t) ~(1u << s);
 	}
 	page_settle(page);
 }
@@ -151,7 +151,7 @@ static void page_write_cached(struct sim_inode *inode, struct sim_page *page,
 		if ((page->dirty & 1u << s) && coin(inode))
 			copy_sector(page->old, page->now, s);
 		page->dirty |= (uint8_t)(1u << s);
-		page->lost &= (uint8_t)~(1u << s);
+		page->lost &= (uint8_t) ~(1u << s);
 	}
 	memcpy(page->now + at, data, len);
 }
@@ -297,8 +297,7 @@ void sim_inode_apply(const struct sim_write *w, uint64_t first, uint64_t count,
 
 void sim_inode_sync(struct sim_inode *inode)
 {
-	list_for_each_safe(at, &inode->dirty_pages)
-	{
+	list_for_each_safe(at, &inode->dirty_pages) {
 		struct sim_page *page = list_entry(at, struct sim_page, link);
 
 		for (unsigned s = 0; s < SIM_PAGE_SECTORS; s++)
@@ -312,8 +311,7 @@ void sim_inode_sync(struct sim_inode *inode)
 
 void sim_inode_sync_fail(struct sim_inode *inode)
 {
-	list_for_each_safe(at, &inode->dirty_pages)
-	{
+	list_for_each_safe(at, &inode->dirty_pages) {
 		struct sim_page *page = list_entry(at, struct sim_page, link);
 
 		for (unsigned s = 0; s < SIM_PAGE_SECTORS; s++) {

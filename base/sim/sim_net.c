@@ -69,16 +69,18 @@ static void kick(struct sim_socket *s)
 		schedule(s, s->accept);
 }
 
-/* Bytes do not pass a cut; a stalled node does nothing. */
+/* Nothing passes a cut network, neither bytes nor the news of an end; what
+ * has arrived can be read.  A stalled node does nothing. */
 static bool hold(struct sim_op *op)
 {
 	struct sim_socket *s = op->socket, *peer = s->peer;
-	bool apart = peer && peer->node != s->node &&
-		     (peer->node->net_cut || s->node->net_cut);
+	bool apart = s->node->net_cut || (peer && peer->node->net_cut);
 
 	if (sim_op_hold(op))
 		return true;
-	if (!apart || s->shut || s->in.len)
+	if (!apart || s->shut || (peer && peer->node == s->node))
+		return false;
+	if (op == s->recv && s->in.len)
 		return false;
 	sim_schedule(s->node->sim, &op->event, CUT_RETRY_NS);
 	return true;
@@ -152,19 +154,17 @@ static void send_fire(struct sim_event *e)
 	uint32_t capacity = sim->config.socket_bytes;
 	int res;
 
+	if (hold(op) || !can_send(s))
+		return;
 	if (!s->shut && !s->reset && peer && !peer->shut) {
 		size_t n = base_min(op->op->len, capacity - peer->in.len);
 
-		if (hold(op) || (!n && op->op->len))
-			return;
 		ASSERT(sim_hash_bytes(op->op->buf, op->op->len) ==
 		       op->data_hash);
 		n = transfer_len(sim, n);
 		pipe_put(&peer->in, op->op->buf, n, capacity);
 		res = (int)n;
 	} else {
-		if (sim_op_hold(op))
-			return;
 		res = s->reset ? -ECONNRESET : -EPIPE;
 	}
 	s->send = NULL;
@@ -219,8 +219,7 @@ static bool is_loopback(const char *address)
 static struct sim_socket *find_listener(struct sim *sim, const char *address,
 					uint16_t port)
 {
-	list_for_each(at, &sim->listeners)
-	{
+	list_for_each(at, &sim->listeners) {
 		struct sim_socket *s =
 			list_entry(at, struct sim_socket, listener_link);
 
@@ -291,7 +290,8 @@ static void name_peers(struct sim_socket *client, struct sim_socket *server)
 			 "127.0.0.1:%u", client->socket.port);
 	else
 		snprintf(server->socket.peer, sizeof(server->socket.peer),
-			 "10.0.%u.%u:%u", (unsigned)client->node->id / 256 % 256,
+			 "10.0.%u.%u:%u",
+			 (unsigned)client->node->id / 256 % 256,
 			 (unsigned)client->node->id % 256, client->socket.port);
 	snprintf(client->socket.peer, sizeof(client->socket.peer), "%.40s:%u",
 		 client->address, server->socket.port);
@@ -360,8 +360,7 @@ int sim_net_connect(struct loop *l, struct loop_op *lop, const char *address,
 
 static struct sim_socket *find_token(struct sim_node *n, int token)
 {
-	list_for_each(at, &n->sockets)
-	{
+	list_for_each(at, &n->sockets) {
 		struct sim_socket *s = list_entry(at, struct sim_socket, link);
 
 		if (s->token == token && !s->socket.loop)
@@ -442,8 +441,8 @@ static void refuse_backlog(struct sim_socket *s)
 	struct list *at;
 
 	while ((at = list_pop(&s->backlog)))
-		sim_net_close(
-			&list_entry(at, struct sim_socket, backlog_link)->socket);
+		sim_net_close(&list_entry(at, struct sim_socket, backlog_link)
+				       ->socket);
 	s->backlog_count = 0;
 }
 
@@ -504,8 +503,7 @@ void sim_net_close(struct loop_socket *socket)
 
 void sim_net_die(struct sim_node *n)
 {
-	list_for_each_safe(at, &n->sockets)
-	{
+	list_for_each_safe(at, &n->sockets) {
 		struct sim_socket *s = list_entry(at, struct sim_socket, link);
 
 		s->shut = true;

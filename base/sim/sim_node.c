@@ -119,11 +119,12 @@ void sim_node_free(struct io *io)
 
 	ASSERT(list_empty(&n->loops));
 	while (!list_empty(&n->files))
-		sim_file_close(
-			&list_entry(n->files.next, struct sim_file, link)->file);
+		sim_file_close(&list_entry(n->files.next, struct sim_file, link)
+					->file);
 	while (!list_empty(&n->sockets))
-		sim_net_close(&list_entry(n->sockets.next, struct sim_socket,
-					  link)->socket);
+		sim_net_close(
+			&list_entry(n->sockets.next, struct sim_socket, link)
+				 ->socket);
 	list_remove(&n->link);
 	sim_alloc_free(n);
 }
@@ -148,7 +149,8 @@ static unsigned count(const struct list *l)
 {
 	unsigned n = 0;
 
-	list_for_each(at, l) n++;
+	list_for_each(at, l)
+		n++;
 	return n;
 }
 
@@ -224,8 +226,7 @@ void sim_node_die(struct sim_node *n, bool cut)
 	n->dead = true;
 	sim_trace_event(n->sim, cut ? "cut" : "kill", n->id, 0, 0, 0);
 	drop_ops(n, &n->held, cut);
-	list_for_each(at, &n->loops)
-	{
+	list_for_each(at, &n->loops) {
 		struct sim_loop *l = list_entry(at, struct sim_loop, node_link);
 
 		drop_ops(n, &l->ops, cut);
@@ -235,8 +236,7 @@ void sim_node_die(struct sim_node *n, bool cut)
 		list_remove(&l->link);
 		empty_loop(l->loop);
 	}
-	list_for_each(at, &n->files)
-	{
+	list_for_each(at, &n->files) {
 		struct sim_file *f = list_entry(at, struct sim_file, link);
 
 		if (f->lock && cut)
@@ -254,8 +254,7 @@ void sim_kill(struct sim_node *n)
 
 void sim_drop_locks(struct sim_node *n)
 {
-	list_for_each(at, &n->files)
-	{
+	list_for_each(at, &n->files) {
 		struct sim_file *f = list_entry(at, struct sim_file, link);
 
 		if (f->lock)
@@ -396,8 +395,7 @@ void sim_node_loop_fini(struct loop *loop)
 	struct sim_node *n = l->node;
 
 	ASSERT(!l->running);
-	list_for_each_safe(at, &n->held)
-	{
+	list_for_each_safe(at, &n->held) {
 		struct sim_op *op = list_entry(at, struct sim_op, link);
 
 		if (op->loop != l)
@@ -408,8 +406,7 @@ void sim_node_loop_fini(struct loop *loop)
 	drop_ops(n, &l->ops, n->dead);
 	drop_ops(n, &l->ready, n->dead);
 	loop->in_flight = 0;
-	list_for_each_safe(at, &n->sockets)
-	{
+	list_for_each_safe(at, &n->sockets) {
 		struct sim_socket *s = list_entry(at, struct sim_socket, link);
 
 		/* What is left of it is freed by loop_socket_close(). */

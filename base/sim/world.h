@@ -209,8 +209,7 @@ struct sim_change {
 int sim_dir_parent(struct sim_disk *, const char *path,
 		   struct sim_inode **ret_dir, char ret_name[SIM_NAME_BYTES]);
 /* Borrowed. */
-int sim_dir_lookup(struct sim_disk *, const char *path,
-		   struct sim_inode **ret);
+int sim_dir_lookup(struct sim_disk *, const char *path, struct sim_inode **ret);
 struct sim_inode *sim_dir_find(const struct sim_table *, const char *name);
 /* Takes a hold of its own on inode. */
 void sim_dir_link(struct sim_inode *dir, const char *name,

@@ -79,7 +79,10 @@ static void wait_done(struct loop_op *op, int res)
 	w->res = res;
 }
 
-#define WAIT_OP {.op.done = wait_done}
+#define WAIT_OP                                                                \
+	{                                                                      \
+		.op.done = wait_done                                           \
+	}
 
 static bool is_done(void *ctx)
 {
@@ -128,7 +131,8 @@ static bool ticked(void *ctx)
 	return ((struct ticker *)ctx)->fired_ns != 0;
 }
 
-TEST("a timer of an hour fires at once in real time and after an hour in virtual")
+TEST("a timer of an hour fires at once in real time and after an hour in "
+     "virtual")
 {
 	struct sim *sim = world(1);
 	struct io *io = sim_node_create(sim, "a", 0);
@@ -352,7 +356,8 @@ TEST("synced, appended and durably written bytes survive every power cut")
 	}
 }
 
-TEST("durable writes in flight are torn at sectors, in any order, and only there")
+TEST("durable writes in flight are torn at sectors, in any order, and only "
+     "there")
 {
 	unsigned second_alone = 0, torn = 0, garbage = 0;
 
@@ -384,8 +389,8 @@ TEST("durable writes in flight are torn at sectors, in any order, and only there
 			uint8_t *s = buf + IO_BLOCK + i * 512;
 
 			new[i / 8] += all_are(s, 512, 'n');
-			garbage += !all_are(s, 512, 'n') &&
-				   !all_are(s, 512, 'o');
+			garbage +=
+				!all_are(s, 512, 'n') && !all_are(s, 512, 'o');
 		}
 		torn += new[0] > 0 && new[0] < 8;
 		second_alone += new[1] > new[0];
@@ -504,7 +509,8 @@ TEST("a rename is old or new after a power cut, never neither and never both")
 	assert_true(old && new);
 }
 
-TEST("a file made, renamed over another and synced in its directory is there once")
+TEST("a file made, renamed over another and synced in its directory is there "
+     "once")
 {
 	for (uint64_t seed = 1; seed <= SEEDS; seed++) {
 		struct sim *sim = world(seed);
@@ -536,6 +542,52 @@ TEST("a file made, renamed over another and synced in its directory is there onc
 	}
 }
 
+TEST("a file renamed over one that was never synced is not lost to it")
+{
+	for (uint64_t seed = 1; seed <= SEEDS; seed++) {
+		struct sim *sim = world(seed);
+		struct io *io = sim_node_create(sim, "a", 0);
+		uint8_t buf[8] = {0};
+		ssize_t len;
+
+		io_close(durable_file(io, "/from", 'n', 1));
+		io_close(open_file(io, "/to", IO_WRITE | IO_CREATE));
+		assert_int_equal(io_rename(io, "/from", "/to"), 0);
+		sim_disk_cut(sim_disk(sim, 0));
+		io_free(io);
+		read_back(sim, "/from", buf, sizeof(buf), &len);
+		if (len < 0)
+			read_back(sim, "/to", buf, sizeof(buf), &len);
+		assert_int_equal(len, 1);
+		assert_int_equal(buf[0], 'n');
+		sim_free(sim);
+	}
+}
+
+TEST("a synced rename does not leave the name that was never synced")
+{
+	for (uint64_t seed = 1; seed <= SEEDS; seed++) {
+		struct sim *sim = world(seed);
+		struct io *io = sim_node_create(sim, "a", 0);
+		uint8_t buf[8];
+		ssize_t len;
+
+		assert_int_equal(io_mkdir(io, "/from"), 0);
+		assert_int_equal(io_mkdir(io, "/to"), 0);
+		assert_int_equal(io_sync_dir(io, "/"), 0);
+		io_close(open_file(io, "/from/x", IO_WRITE | IO_CREATE));
+		assert_int_equal(io_rename(io, "/from/x", "/to/y"), 0);
+		assert_int_equal(io_sync_dir(io, "/to"), 0);
+		sim_disk_cut(sim_disk(sim, 0));
+		io_free(io);
+		read_back(sim, "/from/x", buf, sizeof(buf), &len);
+		assert_int_equal(len, -1);
+		read_back(sim, "/to/y", buf, sizeof(buf), &len);
+		assert_int_equal(len, 0);
+		sim_free(sim);
+	}
+}
+
 static int join_names(void *ctx, const char *name)
 {
 	strcat(ctx, name);
@@ -556,9 +608,9 @@ TEST("names are listed in byte order until the callback objects")
 	}
 	assert_int_equal(io_list(io, "/", join_names, all), 7);
 	assert_string_equal(all, "Babc");
-	assert_int_equal(io_open(io, "/a", IO_CREATE | IO_EXCLUSIVE | IO_WRITE,
-				 &f),
-			 -EEXIST);
+	assert_int_equal(
+		io_open(io, "/a", IO_CREATE | IO_EXCLUSIVE | IO_WRITE, &f),
+		-EEXIST);
 	assert_int_equal(io_open(io, "/none", IO_READ, &f), -ENOENT);
 	assert_int_equal(io_unlink(io, "/a"), 0);
 	assert_int_equal(io_unlink(io, "/a"), -ENOENT);
