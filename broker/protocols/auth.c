@@ -36,7 +36,7 @@ struct auth {
 	struct loop *loop;
 	bool started;
 	_Atomic int anonymous;
-	_Atomic bool has_users, stopping;
+	_Atomic bool has_users;
 	/* auth loop */
 	struct users *users;
 	uint8_t secret[CRYPTO_KEY_BYTES]; /* keys the cache's hashes */
@@ -150,7 +150,6 @@ void auth_stop(struct auth *a)
 {
 	if (!a || !a->started)
 		return;
-	atomic_store(&a->stopping, true);
 	loop_stop(a->loop);
 	loop_join(a->loop);
 	a->started = false;
@@ -294,7 +293,7 @@ static void request_arrived(struct loop_mail *mail)
 	struct auth_request *r = container_of(mail, struct auth_request, mail);
 	struct auth *a = r->auth;
 
-	r->err = atomic_load(&a->stopping) ? -E_REFUSED : verify(a, r);
+	r->err = verify(a, r);
 	crypto_zero(r->password, sizeof(r->password));
 	r->mail.deliver = request_answered;
 	loop_post(r->reply_to, &r->mail);

@@ -38,9 +38,10 @@ MUST_CHECK int auth_create(struct io *, const struct auth_user *,
 			   struct auth **ret);
 /* Starts the thread.  (In a simulation loop_start() does what it does.) */
 MUST_CHECK int auth_start(struct auth *);
-/* [any] Requests still waiting are answered with -E_REFUSED. */
+/* [any other thread] After the last connection has ended: a request that the
+ * thread has not seen by then is never answered. */
 void auth_stop(struct auth *);
-/* NULL-safe; after auth_stop(), when no request is under way. */
+/* NULL-safe; after auth_stop(). */
 void auth_free(struct auth *);
 
 /* [any] New users and policy for what is verified from now on; open
