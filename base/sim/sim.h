@@ -148,7 +148,9 @@ void sim_pause(struct sim_node *, bool stall_io);
 void sim_resume(struct sim_node *);
 /* The server has expired its locks; the node does not know. */
 void sim_drop_locks(struct sim_node *);
-/* No bytes from or to its sockets on other nodes, until healed. */
+/* No bytes from or to its sockets on other nodes, nor news of their end,
+ * until healed.  What waits is tried again every 10 ms, so the world is not
+ * idle meanwhile. */
 void sim_net_cut(struct sim_node *, bool cut);
 /* Move its wall clock. */
 void sim_wall_step(struct sim_node *, int64_t ms);

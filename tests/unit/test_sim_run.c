@@ -586,6 +586,8 @@ static uint64_t whole_run(uint64_t seed)
 	sim_run_for(sim, 50000000);
 	sim_kill(sim_node(a));
 	sim_run_for(sim, 50000000);
+	/* What the writer left may land, and count, while the reader reads. */
+	sim_disk_fault_at(sim_disk(sim, 0), SIM_FAULT_CUT, 0);
 	(void)blocks_there(sim);
 	hash = sim_trace_hash(sim);
 	writer_free(&w);
