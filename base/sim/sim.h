@@ -129,7 +129,8 @@ uint64_t sim_steps(const struct sim *);
 /* loop_run() and loop_join() work too, by running the rest of the world
  * while they wait; a wait that nothing can end (the join of a paused node's
  * loop, say) stops the program.  A real sleep is only real: code that retries
- * sees virtual time pass by the calls that it makes. */
+ * sees virtual time pass by the calls that it makes; a refused io_lock()
+ * takes 10 ms. */
 
 /* ---- nodes ---- */
 
@@ -165,8 +166,8 @@ struct sim_disk *sim_disk(struct sim *, unsigned disk);
 void sim_disk_cut(struct sim_disk *);
 
 /* Mutations are counted when they reach the disk: a blocking call that
- * creates (io_open, io_mkdir), writes, syncs, locks nothing but changes
- * something; an asynchronous write when it would complete. */
+ * creates, writes, resizes, renames, unlinks or syncs; an asynchronous write
+ * when it would complete.  Reads: io_read(), io_size() and loop_read(). */
 uint64_t sim_disk_mutations(const struct sim_disk *);
 uint64_t sim_disk_reads(const struct sim_disk *);
 

@@ -693,9 +693,9 @@ TEST("what a killed process left may land after the next one has started")
 		io_free(io);
 		next = sim_node_create(sim, "b", 0);
 		f = open_file(next, "/f", IO_WRITE);
+		assert_int_equal(io_read(f, before, IO_BLOCK, 0, &len), 0);
 		r = io_lock(f);
 		lock_late += r == -EAGAIN;
-		assert_int_equal(io_read(f, before, IO_BLOCK, 0, &len), 0);
 		sim_run_for(sim, 60000000);
 		assert_int_equal(io_read(f, after, IO_BLOCK, 0, &len), 0);
 		late += memcmp(before, after, IO_BLOCK) != 0;
