@@ -12,7 +12,9 @@
 #include "broker/protocols/amqp/amqp.h"
 
 #define SNIFF_NS (10ull * 1000 * 1000 * 1000)
-#define SNIFF_BYTES 8u
+/* Enough for what others say first: a socket closed with unread bytes would
+ * be reset, and the answer lost with it. */
+#define SNIFF_BYTES 1024u
 
 struct listener {
 	struct listener_options options;

@@ -14,6 +14,7 @@
 #include <string.h>
 
 #define CLOSE_PATIENCE_MS 5000u
+#define ERROR_PATIENCE_MS 1000u
 #define NS_PER_MS 1000000ull
 
 static void on_recv(struct loop_op *op, int res);
@@ -103,16 +104,21 @@ void connection_close(struct connection *c, const char *condition,
 		connection_break(c);
 		return;
 	}
-	pn_connection_open(pn);
-	if (condition) {
-		pn_condition_set_name(pn_connection_condition(pn), condition);
-		pn_condition_set_description(pn_connection_condition(pn), text);
-	}
-	pn_connection_close(pn);
 	set_closing(c, c->close_wanted
 			       ? (uint32_t)base_max(
 					 c->amqp->close_patience_ms / 2, 1)
-			       : CLOSE_PATIENCE_MS);
+			       : ERROR_PATIENCE_MS);
+	if (c->gate.phase == GATE_OPEN) {
+		/* Proton holds its close back until the peer's open, except
+		 * when it believes to have found the error itself. */
+		pn_connection_driver_errorf(&c->driver, condition, "%s", text);
+		pn_connection_driver_read_close(&c->driver);
+		return;
+	}
+	pn_connection_open(pn);
+	pn_condition_set_name(pn_connection_condition(pn), condition);
+	pn_condition_set_description(pn_connection_condition(pn), text);
+	pn_connection_close(pn);
 }
 
 static void close_forced(struct connection *c)
@@ -161,7 +167,7 @@ void connection_failed(struct connection *c)
 			    LOGGER_QUOTE(text ? text : ""));
 	}
 	c->broken = true;
-	set_closing(c, CLOSE_PATIENCE_MS);
+	set_closing(c, ERROR_PATIENCE_MS);
 }
 
 void connection_remote_closed(struct connection *c)
@@ -332,7 +338,8 @@ static bool is_finished(const struct connection *c)
 {
 	return !c->sending && !c->alien &&
 	       pn_transport_head_closed(c->driver.transport) &&
-	       (pn_connection_state(c->driver.connection) & PN_REMOTE_CLOSED);
+	       (c->sasl_failed ||
+		(pn_connection_state(c->driver.connection) & PN_REMOTE_CLOSED));
 }
 
 static void on_flush(struct loop_task *task)
@@ -417,6 +424,7 @@ static void refuse_input(struct connection *c, const struct gate_error *e)
 	connection_close(c, e->condition, e->text);
 	c->broken = true;
 	c->have = 0;
+	/* What follows can not be told apart any more. */
 	c->gate.phase = GATE_CLOSED;
 }
 
