@@ -235,19 +235,6 @@ int blob_write(struct blob_writer *w, const void *data, size_t len)
 	return w->err;
 }
 
-static int blob_sync_parent(struct io *io, const char *path)
-{
-	char dir[LOG_PATH_BYTES];
-	char *slash;
-
-	snprintf(dir, sizeof(dir), "%s", path);
-	slash = strrchr(dir, '/');
-	if (!slash)
-		return io_sync_dir(io, ".");
-	slash[slash == dir] = '\0';
-	return io_sync_dir(io, dir);
-}
-
 int blob_finish(struct blob_writer *w, uint8_t ret_hash[CRYPTO_HASH_BYTES],
 		uint64_t *ret_bytes)
 {
@@ -258,7 +245,7 @@ int blob_finish(struct blob_writer *w, uint8_t ret_hash[CRYPTO_HASH_BYTES],
 	if (!err)
 		err = io_sync(w->file);
 	if (!err)
-		err = blob_sync_parent(w->io, w->path);
+		err = log_sync_parent(w->io, w->path);
 	if (!err) {
 		crypto_hasher_finish(w->hasher, ret_hash);
 		w->hasher = NULL;

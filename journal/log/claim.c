@@ -153,7 +153,11 @@ static int cluster_make(struct log *log, struct log_cluster *ret)
 		}
 		if (!used && err == -E_CORRUPT)
 			used = io_unlink(log->io, path);
-		err = used;
+		/* Whoever made a directory whose parent we may not read has
+		 * made it durable, too. */
+		err = used ? used : log_sync_parent(log->io, log->options.dir);
+		if (err == -EACCES)
+			err = 0;
 		if (!err)
 			err = cluster_write(log, path);
 		if (!err)

@@ -314,6 +314,8 @@ void log_latch(struct log *, int err, const char *format, ...)
 	PRINTF_LIKE(3, 4);
 /* dir/name[/more], cut to fit. */
 void log_path(char ret[LOG_PATH_BYTES], const char *dir, const char *name);
+/* fsync of the directory that holds path. */
+MUST_CHECK int log_sync_parent(struct io *, const char *path);
 struct log_batch *log_batch_create(void);
 /* One frame's heading in a batch, then its records. */
 MUST_CHECK int log_batch_add_frame(struct log_batch *, uint64_t segment,

@@ -19,6 +19,21 @@ void log_path(char ret[LOG_PATH_BYTES], const char *dir, const char *name)
 	snprintf(ret, LOG_PATH_BYTES, "%s/%s", dir, name);
 }
 
+int log_sync_parent(struct io *io, const char *path)
+{
+	char dir[LOG_PATH_BYTES];
+	char *slash;
+
+	snprintf(dir, sizeof(dir), "%s", path);
+	for (size_t len = strlen(dir); len > 1 && dir[len - 1] == '/';)
+		dir[--len] = '\0';
+	slash = strrchr(dir, '/');
+	if (!slash)
+		return io_sync_dir(io, ".");
+	slash[slash == dir] = '\0';
+	return io_sync_dir(io, dir);
+}
+
 void log_set_why(struct log *log, const char *format, ...)
 {
 	va_list args;

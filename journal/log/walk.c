@@ -82,6 +82,7 @@ static int scan_window(struct log_scan *s, uint64_t want)
 	size_t bytes = s->window || want > SCAN_BYTES_FIRST ? LOG_SCAN_BYTES
 							    : SCAN_BYTES_FIRST;
 
+	bytes = base_min(bytes, base_round_up(s->size + 1, IO_BLOCK));
 	if (s->window_bytes >= bytes)
 		return 0;
 	io_buffer_free(s->window);
@@ -140,8 +141,8 @@ static int scan_header(struct log_scan *s, uint64_t offset,
 	return 0;
 }
 
-int log_scan_frame(struct log_scan *s, uint64_t offset, struct log_frame *ret,
-		   const uint8_t **ret_raw)
+static int scan_frame(struct log_scan *s, uint64_t offset,
+		      struct log_frame *ret, const uint8_t **ret_raw)
 {
 	struct log_frame f;
 	const uint8_t *raw;
@@ -161,6 +162,20 @@ int log_scan_frame(struct log_scan *s, uint64_t offset, struct log_frame *ret,
 	*ret = f;
 	*ret_raw = raw;
 	return 0;
+}
+
+int log_scan_frame(struct log_scan *s, uint64_t offset, struct log_frame *ret,
+		   const uint8_t **ret_raw)
+{
+	int err = scan_frame(s, offset, ret, ret_raw);
+
+	/* The history may be cut here, so a bit that only flipped on its way
+	 * gets a second chance. */
+	if (err == -E_CORRUPT) {
+		s->window_len = 0;
+		err = scan_frame(s, offset, ret, ret_raw);
+	}
+	return err;
 }
 
 int log_scan_find(struct log_scan *s, uint64_t offset, struct log_frame *ret)
