@@ -28,7 +28,7 @@ static void command_created(struct attach *a)
 
 	if (!err)
 		registry_leave_queue(a->queue);
-	registry_attach_free(a);
+	attach_free(a);
 	c->done(c, err);
 }
 
@@ -45,7 +45,7 @@ static void command_create(struct loop_mail *mail)
 	int err = name_parse(c->name, &name);
 
 	if (!err)
-		err = registry_attach_create(shard, &t, &a);
+		err = attach_create(shard, &t, &a);
 	if (err) {
 		c->done(c, err);
 		return;
@@ -56,7 +56,7 @@ static void command_create(struct loop_mail *mail)
 	a->force = true;
 	a->context = c;
 	a->done = command_created;
-	registry_attach(a);
+	attach_start(a);
 }
 
 /* ---- pause and resume ---- */
@@ -71,7 +71,8 @@ struct flags_write {
 
 static void flags_committed(struct loop_mail *mail)
 {
-	struct flags_write *w = container_of(mail, struct flags_write, note.mail);
+	struct flags_write *w =
+		container_of(mail, struct flags_write, note.mail);
 	struct core_command *c = w->command;
 	int err = w->append.err;
 

@@ -79,14 +79,14 @@ static void consumer_attached(struct attach *a)
 		c->attached = !err;
 		c->ops->attached(c, err, name);
 	}
-	registry_attach_free(a);
+	attach_free(a);
 }
 
 static void consumer_attach_failed(struct loop_task *task)
 {
 	struct consumer *c = container_of(task, struct consumer, release_task);
 
-	/* registry_attach_create() refuses only names. */
+	/* attach_create() refuses only names. */
 	c->release_task.run = consumer_release;
 	if (c->detaching)
 		consumer_release_maybe(c);
@@ -100,7 +100,7 @@ void consumer_attach(struct shard *shard, struct consumer *c,
 	c->shard = shard;
 	list_init(&c->deliveries);
 	c->release_task.run = consumer_release;
-	if (registry_attach_create(shard, t, &c->attach) != 0) {
+	if (attach_create(shard, t, &c->attach) != 0) {
 		c->left = true;
 		c->release_task.run = consumer_attach_failed;
 		loop_defer(shard->loop, &c->release_task);
@@ -109,7 +109,7 @@ void consumer_attach(struct shard *shard, struct consumer *c,
 	c->attach->want_queue = true;
 	c->attach->done = consumer_attached;
 	c->attach->context = c;
-	registry_attach(c->attach);
+	attach_start(c->attach);
 }
 
 /* ---- detach ---- */
@@ -150,9 +150,9 @@ void consumer_detach(struct consumer *c, bool failed)
 	c->detaching = true;
 	/* Last first, so that each goes back to the very head. */
 	while (!list_empty(&c->deliveries))
-		delivery_settle(list_entry(c->deliveries.prev, struct delivery,
-					   link),
-				&back);
+		delivery_settle(
+			list_entry(c->deliveries.prev, struct delivery, link),
+			&back);
 	if (!s) {
 		consumer_release_maybe(c);
 		return;

@@ -107,7 +107,7 @@ int core_create(const struct core_options *o, struct core **ret)
 		err = shard_init(core, i, o->loops[i]);
 	}
 	if (!err)
-		err = registry_set_rules(core, o->rules, o->rule_count);
+		err = rules_set(core, o->rules, o->rule_count);
 	if (err) {
 		core_free(core);
 		return err;
@@ -119,7 +119,7 @@ int core_create(const struct core_options *o, struct core **ret)
 int core_set_rules(struct core *core, const struct core_address_rule *rules,
 		   unsigned rule_count)
 {
-	return registry_set_rules(core, rules, rule_count);
+	return rules_set(core, rules, rule_count);
 }
 
 void core_free(struct core *core)
@@ -202,8 +202,7 @@ int core_recover(struct core *core)
 {
 	int err;
 
-	atomic_store(&core->next_id,
-		     base_max(1, store_next_id(core->store)));
+	atomic_store(&core->next_id, base_max(1, store_next_id(core->store)));
 	err = store_each_address(core->store, recover_address, core);
 	if (!err)
 		err = store_each_queue(core->store, recover_queue, core);
@@ -284,7 +283,8 @@ static struct queue_view *core_views(struct core *core, size_t *ret_count)
 	pthread_mutex_lock(&core->lock);
 	views = calloc(core->queues.node_count + 1, sizeof(*views));
 	if (views) {
-		table_for_each(&core->queues, node) {
+		table_for_each(&core->queues, node)
+		{
 			struct queue *q =
 				container_of(node, struct queue, node);
 
@@ -326,8 +326,7 @@ int core_each_queue(struct core *core,
 	return ret;
 }
 
-int core_queue_info(struct core *core, const char *name,
-		    struct queue_info *ret)
+int core_queue_info(struct core *core, const char *name, struct queue_info *ret)
 {
 	struct queue *q = registry_find_queue(core, name);
 
@@ -349,7 +348,8 @@ void core_stats(struct core *core, struct core_stats *ret)
 	pthread_mutex_lock(&core->lock);
 	ret->addresses = core->addresses.node_count;
 	ret->queues = core->queues.node_count;
-	table_for_each(&core->queues, node) {
+	table_for_each(&core->queues, node)
+	{
 		struct queue *q = container_of(node, struct queue, node);
 
 		ret->consumers += count_get(&q->consumers);

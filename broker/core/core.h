@@ -34,15 +34,15 @@ struct delivery;
  * whole.  `match`: words separated by dots, * one word, # any number. */
 struct core_address_rule {
 	const char *match;
-	uint8_t routing;	     /* RECORD_ANYCAST or RECORD_MULTICAST: when
-					the client does not say */
-	bool auto_create;	     /* addresses and anycast queues */
-	bool auto_delete;	     /* auto-created queues, once empty and
-					without consumers */
-	uint32_t delivery_attempts;  /* 0: unlimited */
-	const char *dead_letter;     /* address; NULL: discard */
-	const char *expiry;	     /* address; NULL: discard */
-	uint64_t ttl_max_ms;	     /* 0: none */
+	uint8_t routing;	    /* RECORD_ANYCAST or RECORD_MULTICAST: when
+				       the client does not say */
+	bool auto_create;	    /* addresses and anycast queues */
+	bool auto_delete;	    /* auto-created queues, once empty and
+				       without consumers */
+	uint32_t delivery_attempts; /* 0: unlimited */
+	const char *dead_letter;    /* address; NULL: discard */
+	const char *expiry;	    /* address; NULL: discard */
+	uint64_t ttl_max_ms;	    /* 0: none */
 };
 
 struct core_options {
@@ -53,13 +53,13 @@ struct core_options {
 	unsigned shard_count;
 	const struct core_address_rule *rules; /* copied */
 	unsigned rule_count;
-	uint64_t message_bytes_max;    /* 0: 1 GiB */
-	uint64_t memory_bytes;	       /* message bodies kept in memory; 0:
-					  256 MiB.  Beyond it bodies are read
-					  back from the journal. */
-	uint64_t publish_bytes_max;    /* not yet durable, per shard; 0: 32 MiB */
-	uint64_t expiry_scan_ns;       /* longest time between two looks at the
-					  wall clock; 0: 30 s */
+	uint64_t message_bytes_max; /* 0: 1 GiB */
+	uint64_t memory_bytes;	    /* message bodies kept in memory; 0:
+				       256 MiB.  Beyond it bodies are read
+				       back from the journal. */
+	uint64_t publish_bytes_max; /* not yet durable, per shard; 0: 32 MiB */
+	uint64_t expiry_scan_ns;    /* longest time between two looks at the
+				       wall clock; 0: 30 s */
 	bool null_sink; /* for bench/ only: publications are settled at once
 			   and go nowhere; log and store may be NULL */
 };
@@ -71,7 +71,8 @@ MUST_CHECK int core_recover(struct core *);
 MUST_CHECK int core_set_rules(struct core *, const struct core_address_rule *,
 			      unsigned rule_count);
 /* Records handed to the journal whose notes have not all arrived.  Once the
- * adaptors have closed everything, zero means that all of it is durable. [any] */
+ * adaptors have closed everything, zero means that all of it is durable. [any]
+ */
 uint64_t core_pending(const struct core *);
 /* After all shard loops have ended.  NULL-safe. */
 void core_free(struct core *);
@@ -99,7 +100,7 @@ struct message {
 	struct producer *producer;
 	struct shard *shard;
 	struct address *address;
-	struct large *large; /* of an upload; else NULL */
+	struct large *large;	/* of an upload; else NULL */
 	struct delivery **refs; /* one per target */
 	struct delivery *ref;	/* refs points here when there is one target */
 	int err;
@@ -125,10 +126,10 @@ void message_release(struct message *);
  * The core takes off "queue://" and "topic://" (they set routing), and reads
  * "address::queue" as that queue of that address. */
 struct terminus {
-	const char *address; /* NULL with dynamic or anonymous */
-	uint8_t routing;     /* 0: not said; else RECORD_ANYCAST/MULTICAST */
-	bool dynamic;	     /* make a temporary node; its name is returned */
-	const char *user;    /* for logs and, later, permissions */
+	const char *address;   /* NULL with dynamic or anonymous */
+	uint8_t routing;       /* 0: not said; else RECORD_ANYCAST/MULTICAST */
+	bool dynamic;	       /* make a temporary node; its name is returned */
+	const char *user;      /* for logs and, later, permissions */
 	const char *container; /* client id, for logs and subscriptions */
 };
 
@@ -171,11 +172,11 @@ struct producer {
 	uint32_t in_flight; /* publications and uploads not settled */
 	uint32_t resolving; /* of these, waiting for their address */
 	bool attached, detaching, anonymous, flow_told;
-	char *last_to; /* anonymous: the name that address came from */
+	char *last_to;	      /* anonymous: the name that address came from */
 	struct queue *direct; /* of a dynamic node or address::queue */
 	uint64_t direct_version; /* of the address, when direct was live */
 	struct attach *attach;
-	struct list link;	 /* among the shard's producers */
+	struct list link; /* among the shard's producers */
 	struct loop_task release_task;
 };
 
@@ -200,8 +201,8 @@ MUST_CHECK int upload_begin(struct producer *, struct upload **ret);
  * upload_abort() is allowed. */
 MUST_CHECK int upload_append(struct upload *, const void *data, size_t len);
 /* The message is complete: settled(context) follows. props as in message. */
-void upload_finish(struct upload *, const struct record_props *,
-		   const char *to, void *context);
+void upload_finish(struct upload *, const struct record_props *, const char *to,
+		   void *context);
 /* Forget it; nothing of it will ever be delivered.  NULL-safe. */
 void upload_abort(struct upload *);
 
@@ -261,7 +262,7 @@ struct settlement {
 				    replace what delivery_extra() returned;
 				    NULL: unchanged.  Copied. */
 	uint32_t extra_len;
-	bool confirm;  /* call settled(context) when it is durable */
+	bool confirm; /* call settled(context) when it is durable */
 	void *context;
 };
 /* Ends the delivery; the pointer is void afterwards. */

@@ -19,16 +19,16 @@ typedef _Atomic uint64_t core_counter;
 
 static inline void count_add(core_counter *c, uint64_t n)
 {
-	atomic_store_explicit(
-		c, atomic_load_explicit(c, memory_order_relaxed) + n,
-		memory_order_relaxed);
+	atomic_store_explicit(c,
+			      atomic_load_explicit(c, memory_order_relaxed) + n,
+			      memory_order_relaxed);
 }
 
 static inline void count_sub(core_counter *c, uint64_t n)
 {
-	atomic_store_explicit(
-		c, atomic_load_explicit(c, memory_order_relaxed) - n,
-		memory_order_relaxed);
+	atomic_store_explicit(c,
+			      atomic_load_explicit(c, memory_order_relaxed) - n,
+			      memory_order_relaxed);
 }
 
 static inline uint64_t count_get(const core_counter *c)
@@ -148,7 +148,8 @@ struct queue {
 	bool unused_posted;
 	/* counters; written by the queue's shard */
 	core_counter messages, delivering, bytes, consumers;
-	core_counter enqueued, acknowledged, expired, dead_lettered, redelivered;
+	core_counter enqueued, acknowledged, expired, dead_lettered,
+		redelivered;
 	char name[];
 };
 
@@ -251,7 +252,8 @@ struct shard {
 	/* counters; written by this shard */
 	core_counter appends_started, appends_ended, producer_count;
 	core_counter published, published_bytes, delivered, delivered_bytes;
-	core_counter acknowledged, redelivered, released, dead_lettered, expired;
+	core_counter acknowledged, redelivered, released, dead_lettered,
+		expired;
 	core_counter rejected, unrouted;
 };
 
@@ -288,7 +290,7 @@ MUST_CHECK int large_reserve(struct large *, uint32_t piece_count);
 struct large *large_hold(struct large *);
 void large_release(struct large *); /* NULL-safe */
 
-/* ---- registry.c ---- [core->lock taken inside] */
+/* ---- rules.c ---- */
 struct core_rule_view {
 	uint8_t routing;
 	bool auto_create, auto_delete;
@@ -297,34 +299,64 @@ struct core_rule_view {
 	char dead_letter[RECORD_NAME_MAX + 1]; /* "": discard */
 	char expiry[RECORD_NAME_MAX + 1];
 };
-void registry_rule(struct core *, const char *name,
-		   struct core_rule_view *ret);
-/* Starts; done() follows on the shard, never from inside. */
-void registry_attach(struct attach *);
-/* zeroed, with the terminus's names parsed.  -EINVAL, -ENOMEM */
-MUST_CHECK int registry_attach_create(struct shard *, const struct terminus *,
-				      struct attach **ret);
-void registry_attach_free(struct attach *);
+/* A copy.  Takes core->lock. */
+void rules_view(struct core *, const char *name, struct core_rule_view *ret);
+/* Takes core->lock. */
+MUST_CHECK int rules_set(struct core *, const struct core_address_rule *,
+			 unsigned rule_count);
+/* core->lock held; never NULL. */
+const struct core_address_rule *rules_find(const struct core *,
+					   const char *name);
+void rules_free(struct core_address_rule *, unsigned count);
+
+/* ---- route.c ---- */
+/* The current one, held.  Takes core->lock. */
+struct route *route_current(struct address *);
+void route_release(struct route *); /* NULL-safe */
+/* core->lock held: the address's LIVE queues but `without` (or NULL). */
+MUST_CHECK int route_create(struct address *, const struct queue *without,
+			    struct route **ret);
+/* core->lock held. */
+void route_install(struct address *, struct route *);
+
+/* ---- attach.c ---- [shard] */
+/* Zeroed, with the names of the terminus parsed.  -EINVAL, -ENOMEM */
+MUST_CHECK int attach_create(struct shard *, const struct terminus *,
+			     struct attach **ret);
+/* done() follows on the shard, never from inside.  Takes core->lock. */
+void attach_start(struct attach *);
+void attach_free(struct attach *);
+
+/* ---- registry.c ---- */
+/* Taking core->lock: */
 /* Counted users of an address or queue go. */
 void registry_leave_address(struct address *);
 void registry_leave_queue(struct queue *);
-/* The current route, held; or NULL when the address is gone. */
-struct route *registry_route(struct address *);
-void route_release(struct route *); /* NULL-safe */
 enum registry_delete {
 	REGISTRY_DELETE_ALWAYS,
 	REGISTRY_DELETE_WITHOUT_CONSUMERS,
 	REGISTRY_DELETE_UNUSED, /* nobody attached to its address either */
 };
 /* Takes the queue out of the registry and journals that it is gone. [the
- * queue's shard]  0; -E_NOT_FOUND when somebody was faster; -EBUSY. */
-/* The command, if any, ends when the record is durable. */
+ * queue's shard]  0; -E_NOT_FOUND when somebody was faster; -EBUSY.
+ * The command, if any, ends when the record is durable. */
 MUST_CHECK int registry_delete_queue(struct queue *, enum registry_delete,
 				     struct core_command *);
 bool registry_queue_is_live(struct queue *);
 struct queue *registry_find_queue(struct core *, const char *name); /* held */
-struct queue *queue_hold(struct queue *);
-void queue_release(struct queue *); /* NULL-safe */
+/* With core->lock held: */
+struct address *registry_address_create(struct core *, uint64_t id,
+					const char *name, size_t name_len);
+void registry_address_free(struct address *);
+struct queue *registry_queue_create(struct core *, uint64_t id,
+				    const char *name, size_t name_len);
+void registry_add_address(struct address *, enum node_state);
+void registry_add_queue(struct queue *, struct address *, enum node_state);
+/* Out of the tables; a removed address is freed. */
+void registry_remove_address(struct address *);
+void registry_remove_queue(struct queue *);
+/* Before the shards run: */
+MUST_CHECK int registry_init(struct core *);
 MUST_CHECK int registry_recover_address(struct core *,
 					const struct record_address *);
 MUST_CHECK int registry_recover_queue(struct core *,
@@ -333,8 +365,9 @@ MUST_CHECK int registry_recover_queue(struct core *,
 /* All are there: make the routes. */
 MUST_CHECK int registry_recovered(struct core *);
 void registry_free(struct core *);
-MUST_CHECK int registry_init(struct core *);
-MUST_CHECK int registry_set_rules(struct core *, const struct core_address_rule *, unsigned rule_count);
+/* [any] */
+struct queue *queue_hold(struct queue *);
+void queue_release(struct queue *); /* NULL-safe */
 
 /* ---- ref.c ---- */
 struct delivery *ref_create(struct queue *); /* holds the queue */

@@ -9,7 +9,7 @@
 
 struct body_load {
 	struct log_read read;
-	struct queue *queue; /* held */
+	struct queue *queue;  /* held */
 	struct delivery *ref; /* NULL: it has left meanwhile */
 	struct message *message;
 };
@@ -30,7 +30,8 @@ static void load_done(struct log_read *read, int err)
 			/* Kept, named, and never served. */
 			d->damaged = true;
 			logger_error("core", "message-damaged",
-				     "queue=%s ref=%llu segment=%016llx frame=%u error=%s",
+				     "queue=%s ref=%llu segment=%016llx "
+				     "frame=%u error=%s",
 				     LOGGER_QUOTE(q->name),
 				     (unsigned long long)d->lsn,
 				     (unsigned long long)d->loc.segment,

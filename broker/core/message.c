@@ -13,8 +13,8 @@ struct message *message_create(struct shard *shard, uint32_t len)
 	m->len = len;
 	m->shard = shard;
 	atomic_init(&m->holds, 1);
-	atomic_fetch_add_explicit(&shard->core->memory_bytes,
-				  sizeof(*m) + len, memory_order_relaxed);
+	atomic_fetch_add_explicit(&shard->core->memory_bytes, sizeof(*m) + len,
+				  memory_order_relaxed);
 	return m;
 }
 
@@ -25,8 +25,8 @@ void message_hold(struct message *m)
 
 void message_release(struct message *m)
 {
-	if (!m || atomic_fetch_sub_explicit(&m->holds, 1,
-					    memory_order_acq_rel) != 1)
+	if (!m ||
+	    atomic_fetch_sub_explicit(&m->holds, 1, memory_order_acq_rel) != 1)
 		return;
 	atomic_fetch_sub_explicit(&m->shard->core->memory_bytes,
 				  sizeof(*m) + m->len, memory_order_relaxed);
@@ -70,8 +70,8 @@ struct large *large_hold(struct large *l)
 
 void large_release(struct large *l)
 {
-	if (!l || atomic_fetch_sub_explicit(&l->holds, 1,
-					    memory_order_acq_rel) != 1)
+	if (!l ||
+	    atomic_fetch_sub_explicit(&l->holds, 1, memory_order_acq_rel) != 1)
 		return;
 	free(l->pieces);
 	free(l);

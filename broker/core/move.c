@@ -8,14 +8,14 @@
 
 struct move {
 	struct log_append append;
-	struct delivery *ref;	  /* the message where it was */
-	struct address *address;  /* where it goes; users counted */
-	struct queue *direct;	  /* of it, when the rule names a queue */
-	struct route *route;	  /* held: keeps the queues */
+	struct delivery *ref;	 /* the message where it was */
+	struct address *address; /* where it goes; users counted */
+	struct queue *direct;	 /* of it, when the rule names a queue */
+	struct route *route;	 /* held: keeps the queues */
 	uint32_t target_count;
 	_Atomic uint32_t notes_left;
-	struct delivery **refs;	  /* one per target */
-	struct log_note *notes;	  /* one per target, and one for the source */
+	struct delivery **refs; /* one per target */
+	struct log_note *notes; /* one per target, and one for the source */
 	uint8_t *meta;
 };
 
@@ -216,7 +216,7 @@ static void move_resolved(struct attach *a)
 			m->ref = d;
 			m->address = a->address;
 			m->direct = a->queue;
-			m->route = registry_route(a->address);
+			m->route = route_current(a->address);
 		} else if (a->queue) {
 			registry_leave_queue(a->queue);
 		} else {
@@ -244,7 +244,7 @@ static void move_resolved(struct attach *a)
 	}
 out:
 	move_free(m);
-	registry_attach_free(a);
+	attach_free(a);
 }
 
 void move_ref(struct delivery *d, enum record_reason reason)
@@ -256,7 +256,7 @@ void move_ref(struct delivery *d, enum record_reason reason)
 	const char *to;
 
 	d->state = REF_MOVING;
-	registry_rule(q->core, q->address->name, &rule);
+	rules_view(q->core, q->address->name, &rule);
 	to = reason == RECORD_REASON_EXPIRED ? rule.expiry : rule.dead_letter;
 	if (reason == RECORD_REASON_EXPIRED) {
 		count_add(&q->expired, 1);
@@ -271,7 +271,7 @@ void move_ref(struct delivery *d, enum record_reason reason)
 		return;
 	}
 	terminus.address = to;
-	if (registry_attach_create(q->shard, &terminus, &a) != 0) {
+	if (attach_create(q->shard, &terminus, &a) != 0) {
 		queue_return(d);
 		return;
 	}
@@ -279,5 +279,5 @@ void move_ref(struct delivery *d, enum record_reason reason)
 	a->context = d;
 	a->done = move_resolved;
 	d->outcome = (uint8_t)reason;
-	registry_attach(a);
+	attach_start(a);
 }

@@ -163,8 +163,7 @@ void producer_shard_init(struct shard *s)
 static void publish_committed(struct loop_mail *mail)
 {
 	struct log_note *note = container_of(mail, struct log_note, mail);
-	struct message *m =
-		container_of(note->append, struct message, append);
+	struct message *m = container_of(note->append, struct message, append);
 	struct delivery *d = m->refs[note - m->append.notes];
 	struct shard *here = d->queue->shard;
 
@@ -301,7 +300,7 @@ static void publish_re_resolved(struct attach *a)
 		producer_enter(p, a);
 		publish_routed(p, m);
 	}
-	registry_attach_free(a);
+	attach_free(a);
 }
 
 static void publish_re_resolve(struct producer *p, struct message *m)
@@ -309,8 +308,7 @@ static void publish_re_resolve(struct producer *p, struct message *m)
 	struct terminus t = {.address = p->address->name,
 			     .routing = RECORD_ANYCAST};
 	struct attach *a;
-	int err = m->retried ? -E_NOT_FOUND
-			     : registry_attach_create(p->shard, &t, &a);
+	int err = m->retried ? -E_NOT_FOUND : attach_create(p->shard, &t, &a);
 
 	if (err) {
 		message_settle_later(m, err);
@@ -320,7 +318,7 @@ static void publish_re_resolve(struct producer *p, struct message *m)
 	a->context = m;
 	a->done = publish_re_resolved;
 	p->resolving++;
-	registry_attach(a);
+	attach_start(a);
 }
 
 static bool producer_route_current(struct producer *p)
@@ -331,7 +329,7 @@ static bool producer_route_current(struct producer *p)
 	if (p->route && p->route->version == version)
 		return true;
 	route_release(p->route);
-	p->route = registry_route(p->address);
+	p->route = route_current(p->address);
 	return p->route != NULL;
 }
 
@@ -374,8 +372,7 @@ static void publish_limit_ttl(struct producer *p, struct message *m)
 						   memory_order_relaxed);
 	uint64_t latest = m->props.arrived_ms + ttl_max_ms;
 
-	if (ttl_max_ms &&
-	    (!m->props.expiry_ms || m->props.expiry_ms > latest))
+	if (ttl_max_ms && (!m->props.expiry_ms || m->props.expiry_ms > latest))
 		m->props.expiry_ms = latest;
 }
 
@@ -420,7 +417,7 @@ static void publish_resolved(struct attach *a)
 		a->to = NULL;
 		publish_routed(p, m);
 	}
-	registry_attach_free(a);
+	attach_free(a);
 }
 
 static void publish_anonymous(struct producer *p, struct message *m,
@@ -436,7 +433,7 @@ static void publish_anonymous(struct producer *p, struct message *m,
 		publish_routed(p, m);
 		return;
 	}
-	err = to ? registry_attach_create(p->shard, &t, &a) : -E_NOT_FOUND;
+	err = to ? attach_create(p->shard, &t, &a) : -E_NOT_FOUND;
 	if (err) {
 		message_settle_later(m, err);
 		return;
@@ -444,7 +441,7 @@ static void publish_anonymous(struct producer *p, struct message *m,
 	a->context = m;
 	a->done = publish_resolved;
 	p->resolving++;
-	registry_attach(a);
+	attach_start(a);
 }
 
 void producer_submit(struct producer *p, struct message *m, const char *to)
@@ -490,7 +487,7 @@ static void producer_attached(struct attach *a)
 		producer_release_maybe(p);
 	else
 		p->ops->attached(p, a->err, a->err ? "" : a->name.address);
-	registry_attach_free(a);
+	attach_free(a);
 }
 
 /* The answer for an anonymous producer, or to a name that is refused. */
@@ -515,8 +512,7 @@ void producer_attach(struct shard *shard, struct producer *p,
 	count_add(&shard->producer_count, 1);
 	p->release_task.run = producer_release;
 	p->anonymous = !t->address && !t->dynamic;
-	if (p->anonymous ||
-	    registry_attach_create(shard, t, &p->attach) != 0) {
+	if (p->anonymous || attach_create(shard, t, &p->attach) != 0) {
 		p->release_task.run = producer_answer;
 		loop_defer(shard->loop, &p->release_task);
 		return;
@@ -524,7 +520,7 @@ void producer_attach(struct shard *shard, struct producer *p,
 	p->attach->want_queue |= t->dynamic;
 	p->attach->done = producer_attached;
 	p->attach->context = p;
-	registry_attach(p->attach);
+	attach_start(p->attach);
 }
 
 void producer_detach(struct producer *p)

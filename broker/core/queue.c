@@ -75,8 +75,7 @@ void queue_enqueue(struct queue *q, struct delivery *d)
 	/* Over the memory limit a message far from the head keeps only its
 	 * place; its bytes are read back when its turn comes. */
 	if (d->message && q->ready_count > RESIDENT_WINDOW &&
-	    atomic_load_explicit(&q->core->memory_bytes,
-				 memory_order_relaxed) >
+	    atomic_load_explicit(&q->core->memory_bytes, memory_order_relaxed) >
 		    q->core->memory_bytes_max) {
 		message_release(d->message);
 		d->message = NULL;
@@ -213,7 +212,8 @@ struct count_write {
 
 static void count_committed(struct loop_mail *mail)
 {
-	struct count_write *c = container_of(mail, struct count_write, note.mail);
+	struct count_write *c =
+		container_of(mail, struct count_write, note.mail);
 
 	shard_append_done(c->shard);
 	free(c);
@@ -258,7 +258,7 @@ static void queue_settle_modified(struct delivery *d)
 	if (d->failed) {
 		d->attempts++;
 		count_add(&q->shard->redelivered, 1);
-		registry_rule(q->core, q->address->name, &rule);
+		rules_view(q->core, q->address->name, &rule);
 		if (rule.delivery_attempts &&
 		    d->attempts >= rule.delivery_attempts &&
 		    strcmp(rule.dead_letter, q->address->name) != 0) {
@@ -360,7 +360,7 @@ void queue_maybe_delete(struct queue *q)
 		if (count_get(&q->messages))
 			return;
 		when = REGISTRY_DELETE_UNUSED;
-		registry_rule(q->core, q->address->name, &rule);
+		rules_view(q->core, q->address->name, &rule);
 		if (!rule.auto_delete)
 			return;
 	}

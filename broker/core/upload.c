@@ -92,8 +92,8 @@ static void upload_journal_abort(struct upload *u)
 	g->shard = u->shard;
 	g->append.type = RECORD_UPLOAD_ABORT;
 	g->append.meta = g->meta;
-	g->append.meta_len = (uint32_t)record_upload_abort_encode(
-		u->large->upload, g->meta);
+	g->append.meta_len =
+		(uint32_t)record_upload_abort_encode(u->large->upload, g->meta);
 	g->append.notes = &g->note;
 	g->append.note_count = 1;
 	g->note.mail.deliver = goodbye_committed;

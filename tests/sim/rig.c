@@ -376,8 +376,7 @@ static void consumer_deliver(struct consumer *consumer, struct delivery *d)
 	}
 	if (c->held_count == c->held_capacity) {
 		c->held_capacity = c->held_capacity * 2 + 16;
-		c->held = realloc(c->held,
-				  c->held_capacity * sizeof(*c->held));
+		c->held = realloc(c->held, c->held_capacity * sizeof(*c->held));
 		c->held_ids = realloc(c->held_ids,
 				      c->held_capacity * sizeof(*c->held_ids));
 		if (!c->held || !c->held_ids)
