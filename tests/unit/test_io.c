@@ -398,6 +398,23 @@ BOTH("a durable write into a buffered file is read back")
 	durable_round_trip(io, 0);
 }
 
+BOTH("a durable write is not done when its sync fails")
+{
+	struct engines_op e = ENGINES_OP;
+	struct loop *l = engines_loop(io);
+	struct io_file *file = NULL;
+
+	/* A device that takes every write and refuses every sync. */
+	assert_int_equal(io_open(io, "/dev/null", IO_WRITE, &file), 0);
+	loop_write(l, &e.op, file, "x", 1, 0);
+	assert_int_equal(engines_wait(l, &e), 1);
+	loop_write_durable(l, &e.op, file, "x", 1, 0);
+	assert_int_equal(engines_wait(l, &e), -EINVAL);
+	assert_int_equal(io_sync(file), -EINVAL);
+	io_close(file);
+	loop_free(l);
+}
+
 BOTH("an operation reads to the odd end of a direct file")
 {
 	uint8_t *buf = io_buffer_alloc(4 * IO_BLOCK);
@@ -501,12 +518,13 @@ BOTH("more operations than a ring holds are started at once, before a thread")
 /* ---- choosing ---- */
 
 /* In a child, as a filter cannot be taken off again. */
-static void with_seccomp(int err, int (*check)(int err), const char *what)
+static void with_refused(long call, int err, int (*check)(int err),
+			 const char *what)
 {
 	struct sock_filter code[] = {
 		BPF_STMT(BPF_LD | BPF_W | BPF_ABS,
 			 offsetof(struct seccomp_data, nr)),
-		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_io_uring_setup, 0, 1),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (unsigned)call, 0, 1),
 		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | (unsigned)err),
 		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
 	};
@@ -548,8 +566,36 @@ static int check_seccomp(int err)
 
 TEST("a seccomp profile that refuses io_uring is named and worked around")
 {
-	with_seccomp(EPERM, check_seccomp, "EPERM");
-	with_seccomp(ENOSYS, check_seccomp, "ENOSYS");
+	with_refused(SYS_io_uring_setup, EPERM, check_seccomp, "EPERM");
+	with_refused(SYS_io_uring_setup, ENOSYS, check_seccomp, "ENOSYS");
+}
+
+static int check_allocate(int unused)
+{
+	struct io_file *file;
+	uint64_t bytes = 0;
+	const char *reason;
+	char path[512];
+	struct io *io;
+
+	if (io_create(IO_ENGINE_THREADS, &io, &reason) ||
+	    io_open(io, test_path(path, sizeof(path), "f"),
+		    IO_WRITE | IO_CREATE, &file))
+		return 1;
+	if (io_allocate(file, 100000) || io_size(file, &bytes) ||
+	    bytes != 100000)
+		return 2;
+	if (io_allocate(file, 4096) || io_size(file, &bytes) || bytes != 100000)
+		return 3;
+	io_close(file);
+	io_free(io);
+	return 0;
+}
+
+TEST("where blocks cannot be reserved an allocated file still has its size")
+{
+	test_directory();
+	with_refused(SYS_fallocate, EOPNOTSUPP, check_allocate, "fallocate");
 }
 
 /* As many loops as a small pod has: either all of them get a ring, or the
@@ -580,7 +626,7 @@ TEST("every loop starts under a memlock limit of 64 KiB")
 	/* Only root may become somebody that the limit holds for. */
 	if (getuid())
 		skip();
-	with_seccomp(0, check_memlock, "memlock");
+	with_refused(0, 0, check_memlock, "memlock");
 }
 
 TEST("threads are used when they are asked for")
