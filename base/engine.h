@@ -42,8 +42,8 @@ struct engine_ops {
 	int (*sync_dir)(struct io *, const char *);
 	int (*rename)(struct io *, const char *, const char *);
 	int (*unlink)(struct io *, const char *);
-	int (*list)(struct io *, const char *,
-		    int (*)(void *, const char *), void *);
+	int (*list)(struct io *, const char *, int (*)(void *, const char *),
+		    void *);
 	int (*fs_info)(struct io *, const char *, struct io_fs *);
 	/* loops */
 	int (*loop_init)(struct loop *);

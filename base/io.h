@@ -25,8 +25,8 @@ struct io;
 struct io_file;
 
 enum io_engine {
-	IO_ENGINE_AUTO,	   /* io_uring where it works, else threads */
-	IO_ENGINE_URING,   /* fail when it does not work */
+	IO_ENGINE_AUTO,	 /* io_uring where it works, else threads */
+	IO_ENGINE_URING, /* fail when it does not work */
 	IO_ENGINE_THREADS,
 };
 
@@ -52,12 +52,12 @@ void io_random(struct io *, void *buf, size_t len);
 
 enum io_open_flag {
 	IO_READ = 0,
-	IO_WRITE = 1,	     /* read and write */
-	IO_CREATE = 2,	     /* mode 0600 */
-	IO_EXCLUSIVE = 4,    /* with IO_CREATE: -EEXIST when it is there */
-	IO_DIRECT = 8,	     /* O_DIRECT where the file system takes it,
-				otherwise silently buffered: see
-				io_file_direct() */
+	IO_WRITE = 1,	  /* read and write */
+	IO_CREATE = 2,	  /* mode 0600 */
+	IO_EXCLUSIVE = 4, /* with IO_CREATE: -EEXIST when it is there */
+	IO_DIRECT = 8,	  /* O_DIRECT where the file system takes it,
+			     otherwise silently buffered: see
+			     io_file_direct() */
 	IO_APPEND = 16,
 };
 
@@ -69,14 +69,15 @@ int io_file_direct(const struct io_file *);
 
 /* Read up to len bytes at offset.  *ret_len is short only at end of file.
  * [any number of threads at once] */
-MUST_CHECK int io_read(struct io_file *, void *buf, size_t len,
-		       uint64_t offset, size_t *ret_len);
+MUST_CHECK int io_read(struct io_file *, void *buf, size_t len, uint64_t offset,
+		       size_t *ret_len);
 /* Write all len bytes at offset (at the end with IO_APPEND), or fail.
  * Not durable until io_sync(), except that IO_APPEND files are O_DSYNC: when
  * this returns 0 on such a file the bytes are durable. */
 MUST_CHECK int io_write(struct io_file *, const void *buf, size_t len,
 			uint64_t offset);
-/* fsync.  A failure is never retried: see invariant 3 in docs/ARCHITECTURE.md. */
+/* fsync.  A failure is never retried: see invariant 3 in docs/ARCHITECTURE.md.
+ */
 MUST_CHECK int io_sync(struct io_file *);
 /* The size as the storage (for NFS: the server) has it now, never a cached
  * one.  [any number of threads at once] */

@@ -153,8 +153,8 @@ MUST_CHECK int loop_connect(struct loop *, struct loop_op *,
 			    const char *address, uint16_t port,
 			    struct loop_socket **ret);
 /* res: bytes received, 0 at end of stream. */
-void loop_recv(struct loop *, struct loop_op *, struct loop_socket *,
-	       void *buf, size_t len);
+void loop_recv(struct loop *, struct loop_op *, struct loop_socket *, void *buf,
+	       size_t len);
 /* res: bytes sent, possibly fewer than asked. */
 void loop_send(struct loop *, struct loop_op *, struct loop_socket *,
 	       const void *buf, size_t len);
