@@ -7,82 +7,57 @@
 /* Arrays of values without width could claim any count. */
 #define WIDTHLESS_COUNT_MAX 65536u
 
+/* Kind plus one by format code; 0: no such code. */
+#define KIND(k) ((uint8_t)((k) + 1))
+static const uint8_t kinds[256] = {
+	[0x00] = KIND(WIRE_DESCRIBED),
+	[0x40] = KIND(WIRE_NULL),
+	[0x41] = KIND(WIRE_BOOL),
+	[0x42] = KIND(WIRE_BOOL),
+	[0x56] = KIND(WIRE_BOOL),
+	[0x50] = KIND(WIRE_UBYTE),
+	[0x60] = KIND(WIRE_USHORT),
+	[0x43] = KIND(WIRE_UINT),
+	[0x52] = KIND(WIRE_UINT),
+	[0x70] = KIND(WIRE_UINT),
+	[0x44] = KIND(WIRE_ULONG),
+	[0x53] = KIND(WIRE_ULONG),
+	[0x80] = KIND(WIRE_ULONG),
+	[0x83] = KIND(WIRE_TIMESTAMP),
+	[0x51] = KIND(WIRE_FIXED),
+	[0x54] = KIND(WIRE_FIXED),
+	[0x55] = KIND(WIRE_FIXED),
+	[0x61] = KIND(WIRE_FIXED),
+	[0x71] = KIND(WIRE_FIXED),
+	[0x72] = KIND(WIRE_FIXED),
+	[0x73] = KIND(WIRE_FIXED),
+	[0x74] = KIND(WIRE_FIXED),
+	[0x81] = KIND(WIRE_FIXED),
+	[0x82] = KIND(WIRE_FIXED),
+	[0x84] = KIND(WIRE_FIXED),
+	[0x94] = KIND(WIRE_FIXED),
+	[0x98] = KIND(WIRE_FIXED),
+	[0xa0] = KIND(WIRE_BINARY),
+	[0xb0] = KIND(WIRE_BINARY),
+	[0xa1] = KIND(WIRE_STRING),
+	[0xb1] = KIND(WIRE_STRING),
+	[0xa3] = KIND(WIRE_SYMBOL),
+	[0xb3] = KIND(WIRE_SYMBOL),
+	[0x45] = KIND(WIRE_LIST),
+	[0xc0] = KIND(WIRE_LIST),
+	[0xd0] = KIND(WIRE_LIST),
+	[0xc1] = KIND(WIRE_MAP),
+	[0xd1] = KIND(WIRE_MAP),
+	[0xe0] = KIND(WIRE_ARRAY),
+	[0xf0] = KIND(WIRE_ARRAY),
+};
+
 static int kind_of(uint8_t code, enum wire_kind *ret)
 {
-	switch (code) {
-	case 0x40:
-		*ret = WIRE_NULL;
-		return 0;
-	case 0x41:
-	case 0x42:
-	case 0x56:
-		*ret = WIRE_BOOL;
-		return 0;
-	case 0x50:
-		*ret = WIRE_UBYTE;
-		return 0;
-	case 0x60:
-		*ret = WIRE_USHORT;
-		return 0;
-	case 0x43:
-	case 0x52:
-	case 0x70:
-		*ret = WIRE_UINT;
-		return 0;
-	case 0x44:
-	case 0x53:
-	case 0x80:
-		*ret = WIRE_ULONG;
-		return 0;
-	case 0x83:
-		*ret = WIRE_TIMESTAMP;
-		return 0;
-	case 0x51:
-	case 0x54:
-	case 0x55:
-	case 0x61:
-	case 0x71:
-	case 0x72:
-	case 0x73:
-	case 0x74:
-	case 0x81:
-	case 0x82:
-	case 0x84:
-	case 0x94:
-	case 0x98:
-		*ret = WIRE_FIXED;
-		return 0;
-	case 0xa0:
-	case 0xb0:
-		*ret = WIRE_BINARY;
-		return 0;
-	case 0xa1:
-	case 0xb1:
-		*ret = WIRE_STRING;
-		return 0;
-	case 0xa3:
-	case 0xb3:
-		*ret = WIRE_SYMBOL;
-		return 0;
-	case 0x45:
-	case 0xc0:
-	case 0xd0:
-		*ret = WIRE_LIST;
-		return 0;
-	case 0xc1:
-	case 0xd1:
-		*ret = WIRE_MAP;
-		return 0;
-	case 0xe0:
-	case 0xf0:
-		*ret = WIRE_ARRAY;
-		return 0;
-	case 0x00:
-		*ret = WIRE_DESCRIBED;
-		return 0;
-	default:
+	if (!kinds[code])
 		return -E_CORRUPT;
-	}
+	*ret = (enum wire_kind)(kinds[code] - 1);
+	return 0;
 }
 
 static int read_fixed(struct wire *w, uint8_t code, struct wire_value *ret)
