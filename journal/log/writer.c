@@ -2,9 +2,11 @@
  *
  * Appends arrive in one atomic stack and wait in a queue.  What waits when a
  * write completes is the next frame: no timer, no fixed size.  While a write
- * is in flight another is started only when GATHER_BYTES have come together,
- * because a device answers 4 KiB and 64 KiB in the same time and a small
- * frame would only make the rest wait for the one after it.
+ * is in flight another is started only when GATHER_BYTES have come together:
+ * a smaller frame would keep the device from the larger one that is about to
+ * form.  Much more must not be waited for either: clients with a window then
+ * fall into two groups that take turns, at half the rate (measured with one
+ * client and a window of 100: 240 k/s at 32 KiB, 150 k/s at 128 KiB).
  *
  * Crash argument.  A frame is sealed once, for one place in a file whose data
  * key is already durable, and written once; after any error nothing is
@@ -18,7 +20,7 @@
  * Order of a commit: durable, claim check, committed(batch), then notes. */
 #include "journal/log/internal.h"
 
-#define GATHER_BYTES (128u * 1024u)
+#define GATHER_BYTES (32u * 1024u)
 #define IDLE_NS 10000000ull
 #define FIRST_SEGMENT_BYTES (8u * 1024u * 1024u)
 #define NOTE_CHAIN_COUNT 32
