@@ -142,7 +142,7 @@ static void commit_latency(const struct log_stats *s, struct admin_text *t)
 	for (unsigned i = 0; i < 32; i++) {
 		sum += atomic_load(&s->commit_us[i]);
 		if (i >= LATENCY_FIRST && i <= LATENCY_LAST)
-			admin_text_add(t, "%s_bucket{le=\"%g\"} %" PRIu64 "\n",
+			admin_text_add(t, "%s_bucket{le=\"%.9g\"} %" PRIu64 "\n",
 				       name, (double)(1u << i) / 1e6, sum);
 	}
 	admin_text_add(t, "%s_bucket{le=\"+Inf\"} %" PRIu64 "\n", name, sum);

@@ -54,6 +54,6 @@ void banner_show(const struct wiring_facts *f, const struct settings *s,
 	fprintf(stderr, "  data       %s, %" PRIu64 " messages\n", s->data_dir,
 		f->messages);
 	show_key(f->key);
-	fprintf(stderr, "  I/O        %s: %s\n", f->engine, f->engine_reason);
+	fprintf(stderr, "  I/O        %s\n", f->engine_reason);
 	show_commands(f, program);
 }

@@ -200,7 +200,11 @@ static int open_journal(struct wiring *w)
 				      : "the journal cannot be opened");
 	err = log_claim(w->log);
 	if (err)
-		return failed(err, "no-claim", log_why(w->log));
+		return failed(err, "no-claim",
+			      err == -EAGAIN
+				      ? "another broker is running on this data "
+					"directory"
+				      : log_why(w->log));
 	return 0;
 }
 
