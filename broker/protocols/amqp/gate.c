@@ -420,6 +420,9 @@ static int pass_header(struct gate *g, const uint8_t *data, size_t len)
 	size_t n = base_min(len, GATE_HEADER_BYTES);
 
 	if (memcmp(data, amqp, n) == 0) {
+		if (g->phase == GATE_PROTOCOL && g->sasl_required &&
+		    n == GATE_HEADER_BYTES)
+			return -E_CORRUPT;
 		if (n == GATE_HEADER_BYTES)
 			g->phase = GATE_OPEN;
 		return n == GATE_HEADER_BYTES;

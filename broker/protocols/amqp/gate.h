@@ -36,6 +36,7 @@ struct gate_handle {
 
 struct gate {
 	enum gate_phase phase;
+	bool sasl_required; /* AMQP without it counts as another protocol */
 	uint32_t frame_bytes_max;
 	uint16_t channel_max;
 	uint32_t link_max; /* of the connection */

@@ -197,5 +197,6 @@ void sasl_start(struct connection *c)
 	pn_sasl(t);
 	pnx_sasl_set_implementation(t, &implementation, c);
 	/* Without a SASL layer everybody is anonymous. */
-	pn_transport_require_auth(t, !may_be_anonymous(c));
+	c->gate.sasl_required = !may_be_anonymous(c);
+	pn_transport_require_auth(t, c->gate.sasl_required);
 }
