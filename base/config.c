@@ -90,8 +90,7 @@ static struct config_guess guess(const struct config_table *table,
 
 		if (skip && !under(path, section, skip - 1))
 			continue;
-		config_guess_offer(&g, path + skip,
-				   strcspn(path + skip, "."));
+		config_guess_offer(&g, path + skip, strcspn(path + skip, "."));
 	}
 	return g;
 }
@@ -170,8 +169,8 @@ static void merge_map(struct merge *m, const struct yaml_tree *tree,
 
 static int keep_tree(struct merge *m, struct yaml_tree *tree)
 {
-	struct yaml_tree **trees = realloc(
-		m->trees, (m->tree_count + 1) * sizeof(*trees));
+	struct yaml_tree **trees =
+		realloc(m->trees, (m->tree_count + 1) * sizeof(*trees));
 
 	if (!trees) {
 		yaml_tree_free(tree);
@@ -466,8 +465,7 @@ static void unknown_env(struct merge *m, const char *name, const char *prefix,
 			likely[n++] = '_';
 			likely[n++] = '_';
 		} else {
-			likely[n++] =
-				(char)toupper((unsigned char)g.best[i]);
+			likely[n++] = (char)toupper((unsigned char)g.best[i]);
 		}
 	}
 	if (g.best)
@@ -585,9 +583,8 @@ static int bind_all(struct config *c, const struct merge *m)
 	for (size_t i = 0; i < c->table->key_count; i++) {
 		const struct entry *e = &m->entries[i];
 		const char *name = e->tree ? yaml_tree_name(e->tree) : "";
-		int err = config_value_bind(&c->table->keys[i], c->values,
-					    name, e->node, e->is_file,
-					    m->errors);
+		int err = config_value_bind(&c->table->keys[i], c->values, name,
+					    e->node, e->is_file, m->errors);
 
 		if (err)
 			return err;

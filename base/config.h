@@ -50,10 +50,10 @@ struct config_word {
 };
 
 enum config_flag {
-	CONFIG_SECRET = 1,	/* never printed; also as KEY_file */
-	CONFIG_RELOADABLE = 2,	/* takes effect without a restart */
-	CONFIG_REQUIRED = 4,	/* in a list of maps */
-	CONFIG_NAMES_ITEM = 8,	/* in a list of maps: must differ between them */
+	CONFIG_SECRET = 1,     /* never printed; also as KEY_file */
+	CONFIG_RELOADABLE = 2, /* takes effect without a restart */
+	CONFIG_REQUIRED = 4,   /* in a list of maps */
+	CONFIG_NAMES_ITEM = 8, /* in a list of maps: must differ between them */
 };
 
 struct config_table;
@@ -80,12 +80,12 @@ struct config_table {
 };
 
 struct config_source {
-	const char *file;	     /* NULL: none; else it must exist */
-	const char *env_prefix;	     /* "HOLDFAST_"; NULL: no environment */
-	char *const *env;	     /* "NAME=value" strings, NULL ends */
+	const char *file;	       /* NULL: none; else it must exist */
+	const char *env_prefix;	       /* "HOLDFAST_"; NULL: no environment */
+	char *const *env;	       /* "NAME=value" strings, NULL ends */
 	const char *const *env_others; /* names with the prefix that belong to
 					  others; NULL ends; may be NULL */
-	const char *const *sets; /* "section.key=value" */
+	const char *const *sets;       /* "section.key=value" */
 	size_t set_count;
 };
 

@@ -10,7 +10,6 @@
 #include <unistd.h>
 
 #define SECRET_FILE_BYTES_MAX 4096u
-#define GUESS_WORD_MAX 64u
 
 struct unit {
 	const char *name;
@@ -19,18 +18,31 @@ struct unit {
 
 /* From large to small: printing takes the first that divides. */
 static const struct unit size_units[] = {
-	{"TiB", 1ull << 40}, {"GiB", 1ull << 30}, {"MiB", 1ull << 20},
-	{"KiB", 1ull << 10}, {"B", 1},		  {"Ti", 1ull << 40},
-	{"Gi", 1ull << 30},  {"Mi", 1ull << 20},  {"Ki", 1ull << 10},
-	{"TB", 1000000000000ull}, {"GB", 1000000000ull}, {"MB", 1000000ull},
-	{"kB", 1000ull},     {NULL, 0},
+	{"TiB", 1ull << 40},
+	{"GiB", 1ull << 30},
+	{"MiB", 1ull << 20},
+	{"KiB", 1ull << 10},
+	{"B", 1},
+	{"Ti", 1ull << 40},
+	{"Gi", 1ull << 30},
+	{"Mi", 1ull << 20},
+	{"Ki", 1ull << 10},
+	{"TB", 1000000000000ull},
+	{"GB", 1000000000ull},
+	{"MB", 1000000ull},
+	{"kB", 1000ull},
+	{NULL, 0},
 };
 
 static const struct unit duration_units[] = {
-	{"d", 86400000000000ull}, {"h", 3600000000000ull},
-	{"m", 60000000000ull},	  {"s", 1000000000ull},
-	{"ms", 1000000ull},	  {"us", 1000ull},
-	{"ns", 1ull},		  {NULL, 0},
+	{"d", 86400000000000ull},
+	{"h", 3600000000000ull},
+	{"m", 60000000000ull},
+	{"s", 1000000000ull},
+	{"ms", 1000000ull},
+	{"us", 1000ull},
+	{"ns", 1ull},
+	{NULL, 0},
 };
 
 /* Everything a conversion needs to complain well. */
@@ -72,7 +84,7 @@ const char *config_value_where(char buf[CONFIG_WHERE_BYTES], const char *name,
 }
 
 static void PRINTF_LIKE(2, 3)
-complain(const struct binding *b, const char *format, ...)
+	complain(const struct binding *b, const char *format, ...)
 {
 	char where[CONFIG_WHERE_BYTES], text[512];
 	va_list ap;
@@ -81,69 +93,8 @@ complain(const struct binding *b, const char *format, ...)
 	vsnprintf(text, sizeof(text), format, ap);
 	va_end(ap);
 	config_errors_add(b->errors,
-			  config_value_where(where, b->name, b->node),
-			  "%s: %s", b->key->path, text);
-}
-
-/* ---- guessing ---- */
-
-static unsigned min3(unsigned a, unsigned b, unsigned c)
-{
-	unsigned m = a < b ? a : b;
-
-	return m < c ? m : c;
-}
-
-/* Edit distance with swapped neighbours (optimal string alignment). */
-static unsigned distance(const char *a, size_t a_len, const char *b,
-			 size_t b_len)
-{
-	unsigned row[3][GUESS_WORD_MAX + 1];
-
-	for (size_t j = 0; j <= b_len; j++)
-		row[0][j] = (unsigned)j;
-	for (size_t i = 1; i <= a_len; i++) {
-		unsigned *now = row[i % 3], *above = row[(i - 1) % 3];
-		const unsigned *over = row[(i + 1) % 3]; /* i - 2 */
-
-		now[0] = (unsigned)i;
-		for (size_t j = 1; j <= b_len; j++) {
-			unsigned cost = a[i - 1] != b[j - 1];
-
-			now[j] = min3(above[j] + 1, now[j - 1] + 1,
-				      above[j - 1] + cost);
-			if (i > 1 && j > 1 && a[i - 1] == b[j - 2] &&
-			    a[i - 2] == b[j - 1] && over[j - 2] + 1 < now[j])
-				now[j] = over[j - 2] + 1;
-		}
-	}
-	return row[a_len % 3][b_len];
-}
-
-void config_guess_init(struct config_guess *g, const char *word)
-{
-	size_t len = strlen(word);
-
-	*g = (struct config_guess){
-		.word = word,
-		.best_distance = len < 4 ? 2 : len < 8 ? 3 : 4,
-	};
-}
-
-void config_guess_offer(struct config_guess *g, const char *candidate,
-			size_t len)
-{
-	size_t word_len = strlen(g->word);
-	unsigned d;
-
-	if (word_len > GUESS_WORD_MAX || len > GUESS_WORD_MAX)
-		return;
-	d = distance(g->word, word_len, candidate, len);
-	if (d >= g->best_distance)
-		return;
-	g->best_distance = d;
-	g->best = candidate;
-	g->best_len = len;
+			  config_value_where(where, b->name, b->node), "%s: %s",
+			  b->key->path, text);
 }
 
 /* ---- numbers ---- */
@@ -180,8 +131,8 @@ static bool within(const struct binding *b, uint64_t v)
 	for (int i = 0; i < 2; i++) {
 		char *out = i ? most : least;
 		uint64_t n = i ? k->most : k->least;
-		const struct unit *u = k->type == CONFIG_SIZE ? size_units
-							      : duration_units;
+		const struct unit *u =
+			k->type == CONFIG_SIZE ? size_units : duration_units;
 
 		if (k->type == CONFIG_INT || !n) {
 			snprintf(out, sizeof(least), "%" PRIu64, n);
@@ -215,8 +166,7 @@ static void bind_number(const struct binding *b, uint64_t *ret)
 	}
 	if (type == CONFIG_INT) {
 		if (*p) {
-			complain(b, "\"%.40s\" is not a number",
-				 b->node->text);
+			complain(b, "\"%.40s\" is not a number", b->node->text);
 			return;
 		}
 	} else if (*p) {
@@ -231,8 +181,9 @@ static void bind_number(const struct binding *b, uint64_t *ret)
 			return;
 		}
 	} else if (type == CONFIG_DURATION && v) {
-		complain(b, "\"%.40s\" has no unit: say \"%.40ss\" for "
-			    "seconds, or use %s",
+		complain(b,
+			 "\"%.40s\" has no unit: say \"%.40ss\" for "
+			 "seconds, or use %s",
 			 b->node->text, b->node->text, unit_list(type));
 		return;
 	}
@@ -343,8 +294,7 @@ static int read_secret(const struct binding *b, char **ret)
 
 static int list_append(struct config_list *list, char *item)
 {
-	char **items = realloc(list->items,
-			       (list->count + 1) * sizeof(*items));
+	char **items = realloc(list->items, (list->count + 1) * sizeof(*items));
 
 	if (!items)
 		return -ENOMEM;
@@ -614,9 +564,9 @@ static int bind_default(const struct config_key *key, void *field,
 	err = yaml_tree_scalar("default", key->fallback, &tree);
 	if (err)
 		return err;
-	err = bind_node(&(struct binding){key, "default", yaml_tree_root(tree),
-					  errors},
-			field, false);
+	err = bind_node(
+		&(struct binding){key, "default", yaml_tree_root(tree), errors},
+		field, false);
 	yaml_tree_free(tree);
 	ASSERT(errors->count == before); /* a default is our own text */
 	return err;

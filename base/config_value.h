@@ -4,6 +4,7 @@
 #define BASE_CONFIG_VALUE_H
 
 #include "base/config.h"
+#include "base/config_guess.h"
 #include "base/yaml.h"
 
 /* Where a node stands: "name:line:column", or the name alone for values that
@@ -23,16 +24,5 @@ bool config_value_equal(const struct config_key *, const void *a,
 			const void *b);
 void config_value_print(const struct config_key *, const void *values,
 			unsigned indent, FILE *);
-
-/* The candidate closest to a mistyped word, when it is close; else NULL. */
-struct config_guess {
-	const char *word;
-	const char *best;
-	size_t best_len;
-	unsigned best_distance;
-};
-void config_guess_init(struct config_guess *, const char *word);
-void config_guess_offer(struct config_guess *, const char *candidate,
-			size_t len);
 
 #endif

@@ -35,8 +35,8 @@ struct yaml_reader {
 };
 
 static int PRINTF_LIKE(5, 6)
-fail_at(struct yaml_reader *r, size_t line, size_t column, int err,
-	const char *format, ...)
+	fail_at(struct yaml_reader *r, size_t line, size_t column, int err,
+		const char *format, ...)
 {
 	char text[256];
 	va_list ap;
@@ -352,8 +352,7 @@ out:
 	return 0;
 }
 
-int yaml_tree_scalar(const char *name, const char *text,
-		     struct yaml_tree **ret)
+int yaml_tree_scalar(const char *name, const char *text, struct yaml_tree **ret)
 {
 	struct yaml_tree *tree;
 	int err = tree_create(name, &tree);

@@ -105,8 +105,8 @@ static bool host_is_plain(const char *host)
 {
 	char name[64];
 	struct in6_addr any;
-	size_t len = host[0] == '[' ? strcspn(host + 1, "]")
-				    : strcspn(host, ":");
+	size_t len =
+		host[0] == '[' ? strcspn(host + 1, "]") : strcspn(host, ":");
 
 	if (len >= sizeof(name))
 		return false;

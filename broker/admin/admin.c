@@ -47,8 +47,8 @@ void admin_text_add(struct admin_text *t, const char *format, ...)
 	va_copy(again, ap);
 	n = vsnprintf(NULL, 0, format, ap);
 	if (n >= 0 && text_room(t, (size_t)n)) {
-		vsnprintf(t->data + ADMIN_TEXT_HEADROOM + t->len,
-			  (size_t)n + 1, format, again);
+		vsnprintf(t->data + ADMIN_TEXT_HEADROOM + t->len, (size_t)n + 1,
+			  format, again);
 		t->len += (size_t)n;
 	}
 	va_end(again);

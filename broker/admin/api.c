@@ -40,7 +40,8 @@ static void give_json(struct admin_response *r, unsigned status, json_t *json)
 }
 
 static void PRINTF_LIKE(3, 4)
-give_error(struct admin_response *r, unsigned status, const char *format, ...)
+	give_error(struct admin_response *r, unsigned status,
+		   const char *format, ...)
 {
 	char text[RECORD_NAME_MAX + 256];
 	json_t *message;
@@ -248,8 +249,9 @@ static void health(struct admin *a, const char *what, struct admin_response *r)
 	else if (!strcmp(what, "startup"))
 		health_state(a, r, true);
 	else
-		give_error(r, 404, "there is /health/live, /health/ready and "
-				   "/health/startup");
+		give_error(r, 404,
+			   "there is /health/live, /health/ready and "
+			   "/health/startup");
 }
 
 /* ---- status ---- */
@@ -280,8 +282,8 @@ static void status(struct admin *a, struct admin_response *r)
 	give_json(r, 200,
 		  json_pack("{s:s,s:s,s:f,s:I,s:s,s:I,s:s,s:s,s:s,s:s,s:I,"
 			    "s:b,s:I,s:I,s:I,s:I,s:I,s:I}",
-			    "version", HOLDFAST_VERSION, "state",
-			    state_name(a), "uptime_seconds",
+			    "version", HOLDFAST_VERSION, "state", state_name(a),
+			    "uptime_seconds",
 			    (double)(io_now_ns(o->io) - a->started_ns) / 1e9,
 			    "started_at_ms", (json_int_t)a->started_wall_ms,
 			    "role", "leader", "epoch",
@@ -312,9 +314,9 @@ static json_t *queue_json(const struct queue_info *q)
 	return json_pack(
 		"{s:I,s:s,s:s,s:s,s:b,s:b,s:b,s:I,s:I,s:I,s:I,s:I,s:I,s:I,"
 		"s:I,s:I}",
-		"id", (json_int_t)q->id, "name", q->name, "address",
-		q->address, "routing", routing_name(q->routing), "paused",
-		(int)q->paused, "temporary", (int)q->temporary, "auto_created",
+		"id", (json_int_t)q->id, "name", q->name, "address", q->address,
+		"routing", routing_name(q->routing), "paused", (int)q->paused,
+		"temporary", (int)q->temporary, "auto_created",
 		(int)q->auto_created, "consumers", (json_int_t)q->consumers,
 		"messages", (json_int_t)q->messages, "delivering",
 		(json_int_t)q->delivering, "bytes", (json_int_t)q->bytes,
@@ -366,9 +368,9 @@ static void queues_list(struct admin *a, const struct admin_request *request,
 	}
 	l.array = json_array();
 	core_each_queue(a->options.core, list_one, &l);
-	give_json(r, 200,
-		  json_pack("{s:o,s:b}", "queues", l.array, "more",
-			    (int)l.more));
+	give_json(
+		r, 200,
+		json_pack("{s:o,s:b}", "queues", l.array, "more", (int)l.more));
 }
 
 static void queue_get(struct admin *a, const char *name,
@@ -396,8 +398,7 @@ static void give_failure(struct admin_response *r, const char *name, int err)
 		give_error(r, 504,
 			   "not confirmed in time; it may still happen");
 	else
-		give_error(r, status_of(err), "\"%s\": %s", name,
-			   err_str(err));
+		give_error(r, status_of(err), "\"%s\": %s", name, err_str(err));
 }
 
 static void queue_create(struct admin *a, const char *path_name,
@@ -422,8 +423,8 @@ static void queue_create(struct admin *a, const char *path_name,
 		}
 	}
 	if (!name || !name[0] || (path_name && strcmp(name, path_name))) {
-		give_error(r, 400, name && name[0]
-					   ? "the name in the body is not the "
+		give_error(r, 400,
+			   name && name[0] ? "the name in the body is not the "
 					     "one in the path"
 					   : "a queue needs a \"name\"");
 		goto out;

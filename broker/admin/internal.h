@@ -15,7 +15,7 @@
 
 /* Grows to ADMIN_TEXT_BYTES_MAX; sticky when there is no memory. */
 struct admin_text {
-	char *data; /* the text begins at ADMIN_TEXT_HEADROOM */
+	char *data;	      /* the text begins at ADMIN_TEXT_HEADROOM */
 	size_t len, capacity; /* of the text */
 	bool failed;
 };
@@ -46,7 +46,7 @@ struct admin_request {
 
 struct admin_response {
 	unsigned status;
-	const char *type; /* content type */
+	const char *type;  /* content type */
 	const char *allow; /* for 405: methods; else NULL */
 	bool ask_user;	   /* for 401: send a challenge */
 	struct admin_text text;

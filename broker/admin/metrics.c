@@ -142,7 +142,8 @@ static void commit_latency(const struct log_stats *s, struct admin_text *t)
 	for (unsigned i = 0; i < 32; i++) {
 		sum += atomic_load(&s->commit_us[i]);
 		if (i >= LATENCY_FIRST && i <= LATENCY_LAST)
-			admin_text_add(t, "%s_bucket{le=\"%.9g\"} %" PRIu64 "\n",
+			admin_text_add(t,
+				       "%s_bucket{le=\"%.9g\"} %" PRIu64 "\n",
 				       name, (double)(1u << i) / 1e6, sum);
 	}
 	admin_text_add(t, "%s_bucket{le=\"+Inf\"} %" PRIu64 "\n", name, sum);
@@ -173,8 +174,8 @@ static void journal(struct admin *a, struct admin_text *t)
 	counter(t, "holdfast_journal_claim_checks_total",
 		"Checks that no other broker has sealed our claim.",
 		atomic_load(&s->claim_checks));
-	counter(t, "holdfast_journal_segments_made_total",
-		"Segments made.", atomic_load(&s->segments_made));
+	counter(t, "holdfast_journal_segments_made_total", "Segments made.",
+		atomic_load(&s->segments_made));
 	counter(t, "holdfast_journal_segments_dropped_total",
 		"Segments deleted, as nothing in them was needed.",
 		atomic_load(&s->segments_dropped));

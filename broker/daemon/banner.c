@@ -41,16 +41,15 @@ void banner_show(const struct wiring_facts *f, const struct settings *s,
 {
 	if (!isatty(STDERR_FILENO))
 		return;
-	fprintf(stderr, "\n  Holdfast " HOLDFAST_VERSION
-			"\n\n  listens on %s\n",
+	fprintf(stderr,
+		"\n  Holdfast " HOLDFAST_VERSION "\n\n  listens on %s\n",
 		f->listen);
 	if (s->anonymous == SETTINGS_ANONYMOUS_LOOPBACK)
 		fputs("             without a user from this host only\n",
 		      stderr);
 	if (s->anonymous == SETTINGS_ANONYMOUS_ALWAYS)
 		fputs("             without a user from everywhere\n", stderr);
-	fprintf(stderr, "  admin      %s\n",
-		f->admin[0] ? f->admin : "off");
+	fprintf(stderr, "  admin      %s\n", f->admin[0] ? f->admin : "off");
 	fprintf(stderr, "  data       %s, %" PRIu64 " messages\n", s->data_dir,
 		f->messages);
 	show_key(f->key);

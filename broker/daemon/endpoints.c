@@ -92,8 +92,8 @@ static int make_auth(struct endpoints *e, struct io *io,
 	return err ? err : auth_start(e->auth);
 }
 
-int endpoints_create(struct io *io, struct core *core,
-		     const struct settings *s, struct endpoints **ret)
+int endpoints_create(struct io *io, struct core *core, const struct settings *s,
+		     struct endpoints **ret)
 {
 	struct endpoints *e = calloc(1, sizeof(*e));
 	int err;
@@ -177,8 +177,7 @@ static int open_one(struct endpoints *e, const struct settings *s,
 	snprintf(url, sizeof(url),
 		 strchr(l.address, ':') ? "%s://[%s]:%u" : "%s://%s:%u",
 		 l.any ? "any" : "amqp", l.address, (unsigned)l.port);
-	err = listener_create(&options, url,
-			      &e->listeners[e->listener_count]);
+	err = listener_create(&options, url, &e->listeners[e->listener_count]);
 	if (!err)
 		e->listener_count++;
 	return err;

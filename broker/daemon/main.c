@@ -141,9 +141,8 @@ static void announce(const struct daemon_run *run, const char *program)
 		    "version=%s listen=%s port=%u admin=%s engine=%s shards=%u "
 		    "messages=%" PRIu64 " start_ms=%" PRIu64,
 		    HOLDFAST_VERSION, LOGGER_QUOTE(facts.listen),
-		    (unsigned)facts.port,
-		    facts.admin[0] ? facts.admin : "off", facts.engine,
-		    facts.shards, facts.messages, facts.start_ms);
+		    (unsigned)facts.port, facts.admin[0] ? facts.admin : "off",
+		    facts.engine, facts.shards, facts.messages, facts.start_ms);
 	banner_show(&facts, settings_of(run->config), program);
 	notify_send("READY=1");
 }

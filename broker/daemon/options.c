@@ -37,22 +37,29 @@ static const char help[] =
 	"behind.\n"
 	"\n"
 	"  --data-dir DIR      where the journal is (/var/lib/holdfast)\n"
-	"  --listen URL        amqp://ADDRESS:PORT or any://ADDRESS:PORT; again\n"
+	"  --listen URL        amqp://ADDRESS:PORT or any://ADDRESS:PORT; "
+	"again\n"
 	"                      for more (amqp://127.0.0.1:5672)\n"
-	"  --admin ADDR:PORT   health, metrics, HTTP API (127.0.0.1:8161), or off\n"
-	"  --config FILE       YAML configuration; conf.d/*.yaml beside it too\n"
-	"  --set KEY=VALUE     any setting, such as journal.segment_size=64MiB\n"
-	"  --check-config      say what is wrong with the configuration; 0 or 2\n"
+	"  --admin ADDR:PORT   health, metrics, HTTP API (127.0.0.1:8161), or "
+	"off\n"
+	"  --config FILE       YAML configuration; conf.d/*.yaml beside it "
+	"too\n"
+	"  --set KEY=VALUE     any setting, such as "
+	"journal.segment_size=64MiB\n"
+	"  --check-config      say what is wrong with the configuration; 0 or "
+	"2\n"
 	"  --print-config      print the configuration in effect\n"
 	"  --version, --help\n"
 	"\n"
-	"Settings come from, each overriding the one before: the defaults, the\n"
+	"Settings come from, each overriding the one before: the defaults, "
+	"the\n"
 	"file, conf.d, HOLDFAST_SECTION__KEY in the environment, arguments.\n"
 	"\n"
 	"  holdfastd --data-dir ./data\n"
 	"  holdfastd --config /etc/holdfast/holdfast.yaml --check-config\n"
 	"\n"
-	"Signals: TERM and INT finish and stop, again stops at once; HUP reads\n"
+	"Signals: TERM and INT finish and stop, again stops at once; HUP "
+	"reads\n"
 	"the configuration again.  More: man holdfastd, man holdfast.yaml\n";
 
 static bool add_set(struct options *o, const char *set)
@@ -80,7 +87,8 @@ static bool add_key(struct options *o, const char *key, const char *value)
 {
 	char *set;
 
-	return add_made(o, asprintf(&set, "%s=%s", key, value) < 0 ? NULL : set);
+	return add_made(o,
+			asprintf(&set, "%s=%s", key, value) < 0 ? NULL : set);
 }
 
 /* All --listen arguments are one list. */

@@ -13,12 +13,12 @@ enum options_action {
 	OPTIONS_RUN,
 	OPTIONS_CHECK,
 	OPTIONS_PRINT,
-	OPTIONS_DONE, /* --help or --version: exit 0 */
+	OPTIONS_DONE,  /* --help or --version: exit 0 */
 	OPTIONS_WRONG, /* an error was printed: exit 2 */
 };
 
 struct options {
-	const char *config_file; /* NULL: none */
+	const char *config_file;	    /* NULL: none */
 	const char *sets[OPTIONS_SETS_MAX]; /* section.key=value */
 	size_t set_count;
 	/* storage of sets made from other arguments */

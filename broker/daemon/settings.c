@@ -57,8 +57,7 @@ static const char *parse_endpoint(const char *text, uint16_t default_port,
 	return NULL;
 }
 
-const char *settings_parse_listen(const char *text,
-				  struct settings_listen *ret)
+const char *settings_parse_listen(const char *text, struct settings_listen *ret)
 {
 	struct settings_listen l = {0};
 	const char *wrong;
@@ -178,8 +177,8 @@ static const struct config_word format_words[] = {
 
 #define USER(field) offsetof(struct settings_user, field)
 static const struct config_key user_keys[] = {
-	{"name", CONFIG_STRING, CONFIG_REQUIRED | CONFIG_NAMES_ITEM,
-	 USER(name), .check = check_user_name, .help = "The user's name."},
+	{"name", CONFIG_STRING, CONFIG_REQUIRED | CONFIG_NAMES_ITEM, USER(name),
+	 .check = check_user_name, .help = "The user's name."},
 	{"password_hash", CONFIG_STRING, CONFIG_SECRET, USER(password_hash),
 	 .check = check_hash,
 	 .help = "Argon2id text, made by `holdfast password hash`."},
@@ -209,8 +208,8 @@ static const struct config_key address_keys[] = {
 	{"dead_letter", CONFIG_STRING, 0, ADDRESS(dead_letter),
 	 .fallback = "DLQ", .check = check_address,
 	 .help = "Address for undeliverable messages; \"\": discard them."},
-	{"expiry", CONFIG_STRING, 0, ADDRESS(expiry),
-	 .fallback = "ExpiryQueue", .check = check_address,
+	{"expiry", CONFIG_STRING, 0, ADDRESS(expiry), .fallback = "ExpiryQueue",
+	 .check = check_address,
 	 .help = "Address for expired messages; \"\": discard them."},
 	{"ttl_max", CONFIG_DURATION, 0, ADDRESS(ttl_max_ns), .fallback = "0",
 	 .least = 0, .most = 36500 * DAY,
@@ -238,8 +237,9 @@ static const struct config_key keys[] = {
 	{"engine", CONFIG_ENUM, 0, AT(engine), .fallback = "auto",
 	 .words = engine_words, .help = "How the broker does I/O."},
 	{"shards", CONFIG_INT, 0, AT(shards), .fallback = "0", .least = 0,
-	 .most = 64, .help = "Threads for connections and queues.  0: one per "
-			     "processor."},
+	 .most = 64,
+	 .help = "Threads for connections and queues.  0: one per "
+		 "processor."},
 	{"users", CONFIG_MAPS, CONFIG_RELOADABLE, AT(users),
 	 .each = &user_table, .help = "Who may connect."},
 	{"anonymous", CONFIG_ENUM, CONFIG_RELOADABLE, AT(anonymous),
@@ -329,8 +329,7 @@ static void check_users(const struct config *c, const struct settings *s,
 	}
 }
 
-static void check_admin_access(const struct config *c,
-			       const struct settings *s,
+static void check_admin_access(const struct config *c, const struct settings *s,
 			       struct config_errors *errors)
 {
 	const char *where = config_origin(c, "admin");

@@ -37,8 +37,8 @@ struct settings {
 	bool admin_allow_remote;
 	int engine; /* enum io_engine */
 	uint64_t shards;
-	struct config_maps users; /* struct settings_user */
-	int anonymous;		  /* enum settings_anonymous */
+	struct config_maps users;     /* struct settings_user */
+	int anonymous;		      /* enum settings_anonymous */
 	struct config_maps addresses; /* struct settings_address */
 	uint64_t expiry_scan_ns, shutdown_timeout_ns;
 	bool core_dumps;
@@ -61,8 +61,8 @@ struct settings {
 extern const struct config_table settings_table;
 
 /* Loads, and checks what spans keys. */
-MUST_CHECK int settings_load(const struct config_source *,
-			     struct config **ret, struct config_errors *);
+MUST_CHECK int settings_load(const struct config_source *, struct config **ret,
+			     struct config_errors *);
 const struct settings *settings_of(const struct config *);
 
 /* "amqp://127.0.0.1:5672", "any://[::]:61616". */

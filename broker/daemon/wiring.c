@@ -33,7 +33,8 @@ struct milestone {
 };
 
 struct wiring {
-	const struct settings *settings;
+	const struct settings *settings; /* replaced by a reload */
+	char *data_dir; /* lent to parts that outlive the settings */
 	uint64_t begun_ns;
 	struct io *io;
 	const char *engine_reason;
@@ -90,9 +91,8 @@ static bool milestone_wait(struct milestone *m, const struct timespec *until)
 	bool done;
 
 	pthread_mutex_lock(&m->lock);
-	while (!m->done &&
-	       pthread_cond_timedwait(&m->reached, &m->lock, until) !=
-		       ETIMEDOUT)
+	while (!m->done && pthread_cond_timedwait(&m->reached, &m->lock,
+						  until) != ETIMEDOUT)
 		;
 	done = m->done;
 	pthread_mutex_unlock(&m->lock);
@@ -162,8 +162,11 @@ static int open_directory(struct wiring *w)
 
 	if (!stat(dir, &st) && S_ISDIR(st.st_mode))
 		return 0;
-	snprintf(parent, sizeof(parent), "%.*s",
-		 slash > dir ? (int)(slash - dir) : 1, slash ? dir : ".");
+	if (!slash)
+		snprintf(parent, sizeof(parent), ".");
+	else
+		snprintf(parent, sizeof(parent), "%.*s",
+			 slash > dir ? (int)(slash - dir) : 1, dir);
 	err = io_mkdir(w->io, dir);
 	if (!err)
 		err = io_sync_dir(w->io, parent);
@@ -181,7 +184,7 @@ static int open_journal(struct wiring *w)
 	const struct settings *s = w->settings;
 	struct log_options options = {
 		.io = w->io,
-		.dir = s->data_dir,
+		.dir = w->data_dir,
 		.master = w->key.key,
 		.segment_bytes = s->journal.segment_bytes,
 		.compress_level = (int)s->journal.compress_level,
@@ -200,11 +203,12 @@ static int open_journal(struct wiring *w)
 				      : "the journal cannot be opened");
 	err = log_claim(w->log);
 	if (err)
-		return failed(err, "no-claim",
-			      err == -EAGAIN
-				      ? "another broker is running on this data "
-					"directory"
-				      : log_why(w->log));
+		return failed(
+			err, "no-claim",
+			err == -EAGAIN
+				? "another broker is running on this data "
+				  "directory"
+				: log_why(w->log));
 	return 0;
 }
 
@@ -213,7 +217,7 @@ static int recover(struct wiring *w)
 	const struct settings *s = w->settings;
 	struct store_options options = {
 		.io = w->io,
-		.dir = s->data_dir,
+		.dir = w->data_dir,
 		.master = w->key.key,
 		.checkpoint_bytes = s->journal.checkpoint_bytes,
 		.checkpoint_ns = s->journal.checkpoint_ns,
@@ -342,7 +346,7 @@ static int start_admin(struct wiring *w)
 			.loops = w->running,
 			.loop_count = w->running_count,
 			.engine_reason = w->engine_reason,
-			.data_dir = s->data_dir,
+			.data_dir = w->data_dir,
 			.allow = endpoints_allow,
 			.connections = endpoints_connections,
 			.ctx = w->endpoints,
@@ -413,9 +417,9 @@ static int make_io(struct wiring *w)
 static int start(struct wiring *w)
 {
 	static int (*const steps[])(struct wiring *) = {
-		make_io,	open_directory, choose_key,    open_journal,
-		recover,	make_loops,	make_core,     make_endpoints,
-		start_threads,	start_admin,	open_endpoints,
+		make_io,       open_directory, choose_key,     open_journal,
+		recover,       make_loops,     make_core,      make_endpoints,
+		start_threads, start_admin,    open_endpoints,
 	};
 
 	for (size_t i = 0; i < ARRAY_COUNT(steps); i++) {
@@ -435,6 +439,11 @@ int wiring_up(const struct settings *settings, struct wiring **ret)
 	if (!w)
 		return WIRING_EXIT_FAILED;
 	w->settings = settings;
+	w->data_dir = strdup(settings->data_dir);
+	if (!w->data_dir) {
+		free(w);
+		return WIRING_EXIT_FAILED;
+	}
 	milestone_init(&w->log_stopped);
 	milestone_init(&w->store_stopped);
 	raise_file_limit(settings);
@@ -527,12 +536,10 @@ static bool finish(struct wiring *w, uint64_t timeout_ns)
 		return false;
 	admin_free(w->admin);
 	w->admin = NULL;
-	return (!w->log_started ||
-		stop_on(w, w->journal_loop, stop_log, &w->log_stopped,
-			&until)) &&
-	       (!w->store_started ||
-		stop_on(w, w->store_loop, stop_store, &w->store_stopped,
-			&until));
+	return (!w->log_started || stop_on(w, w->journal_loop, stop_log,
+					   &w->log_stopped, &until)) &&
+	       (!w->store_started || stop_on(w, w->store_loop, stop_store,
+					     &w->store_stopped, &until));
 }
 
 static void release(struct wiring *w)
@@ -556,6 +563,7 @@ static void release(struct wiring *w)
 		io_free(w->io);
 	milestone_fini(&w->log_stopped);
 	milestone_fini(&w->store_stopped);
+	free(w->data_dir);
 	free(w);
 }
 

@@ -22,8 +22,8 @@ struct target {
 static const struct config_key item_keys[] = {
 	{"name", CONFIG_STRING, CONFIG_REQUIRED | CONFIG_NAMES_ITEM,
 	 offsetof(struct item, name), .help = ""},
-	{"secret", CONFIG_STRING, CONFIG_SECRET,
-	 offsetof(struct item, secret), .help = ""},
+	{"secret", CONFIG_STRING, CONFIG_SECRET, offsetof(struct item, secret),
+	 .help = ""},
 	{"size", CONFIG_SIZE, 0, offsetof(struct item, size),
 	 .fallback = "1KiB", .most = 1u << 30, .help = ""},
 };

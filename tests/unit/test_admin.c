@@ -18,7 +18,7 @@ static struct {
 	char name[256], address[256];
 	uint8_t routing;
 	unsigned commands;
-	int answer;	      /* what done() is told */
+	int answer; /* what done() is told */
 	uint64_t count;
 	struct core_command *held; /* instead of done(), when hold is set */
 	bool hold;
@@ -45,7 +45,8 @@ void crypto_hash(uint8_t ret[CRYPTO_HASH_BYTES], const struct iovec *parts,
 
 	for (int i = 0; i < part_count; i++)
 		for (size_t k = 0; k < parts[i].iov_len; k++)
-			hash = (hash ^ ((const uint8_t *)parts[i].iov_base)[k]) *
+			hash = (hash ^
+				((const uint8_t *)parts[i].iov_base)[k]) *
 			       1099511628211ull;
 	memset(ret, 0, CRYPTO_HASH_BYTES);
 	memcpy(ret, &hash, sizeof(hash));
@@ -125,8 +126,7 @@ unsigned core_shard_count(const struct core *core)
 
 void core_stats(struct core *core, struct core_stats *ret)
 {
-	*ret = (struct core_stats){.queues = cast.queue_count,
-				   .published = 12};
+	*ret = (struct core_stats){.queues = cast.queue_count, .published = 12};
 }
 
 static void make_queue(unsigned i, struct queue_info *q)
@@ -532,9 +532,8 @@ TEST("a request that changes something needs the guard header")
 	begin();
 	assert_int_equal(ask("POST /api/v1/queues/a", "", NULL), 403);
 	says("X-Holdfast");
-	assert_int_equal(ask("POST /api/v1/queues/a", "X-Holdfast: 0\r\n",
-			     NULL),
-			 403);
+	assert_int_equal(
+		ask("POST /api/v1/queues/a", "X-Holdfast: 0\r\n", NULL), 403);
 	assert_int_equal(ask("DELETE /api/v1/queues/a", "", NULL), 403);
 	assert_int_equal(ask("PUT /api/v1/queues/a", "", NULL), 403);
 	assert_int_equal(ask("PUT /api/v1/queues/a", GUARD, NULL), 405);
@@ -553,8 +552,7 @@ TEST("a foreign host name is refused unless a user asks")
 	begin();
 	assert_int_equal(ask("GET /metrics", "Host: evil.example\r\n", NULL),
 			 403);
-	assert_int_equal(ask("GET /health/live", "Host: any.example\r\n",
-			     NULL),
+	assert_int_equal(ask("GET /health/live", "Host: any.example\r\n", NULL),
 			 200);
 	assert_int_equal(ask("GET /metrics", "Host: localhost:8161\r\n", NULL),
 			 200);
@@ -628,15 +626,14 @@ static void check_exposition(void)
 				fail_msg("%s is there twice", family);
 			strcat(seen, name);
 		} else if (!strncmp(line, "# TYPE ", 7)) {
-			assert_int_equal(sscanf(line + 7, "%127s %31s", name,
-						type),
-					 2);
+			assert_int_equal(
+				sscanf(line + 7, "%127s %31s", name, type), 2);
 			assert_string_equal(name, family);
-			assert_int_equal(!strcmp(type, "counter"),
-					 strlen(name) > 6 &&
-						 !strcmp(name + strlen(name) -
-								 6,
-							 "_total"));
+			assert_int_equal(
+				!strcmp(type, "counter"),
+				strlen(name) > 6 &&
+					!strcmp(name + strlen(name) - 6,
+						"_total"));
 		} else if (line[0]) {
 			if (strncmp(line, family, strlen(family)))
 				fail_msg("%s in family %s", line, family);
@@ -714,9 +711,9 @@ TEST("one connection carries several requests")
 
 TEST("a body in pieces is put together")
 {
-	static const char head[] = "POST /api/v1/queues HTTP/1.1\r\n"
-				   "Host: 127.0.0.1\r\n" GUARD
-				   "Content-Length: 12\r\n\r\n";
+	static const char head[] =
+		"POST /api/v1/queues HTTP/1.1\r\n"
+		"Host: 127.0.0.1\r\n" GUARD "Content-Length: 12\r\n\r\n";
 	static const char body[] = "{\"name\":\"a\"}";
 	int fd;
 

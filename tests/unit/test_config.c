@@ -56,8 +56,8 @@ static const struct config_key sample_keys[] = {
 	{"inner.mode", CONFIG_ENUM, 0, offsetof(struct sample, mode),
 	 .fallback = "auto", .words = modes},
 };
-static const struct config_table table = {
-	sample_keys, ARRAY_COUNT(sample_keys), sizeof(struct sample)};
+static const struct config_table table = {sample_keys, ARRAY_COUNT(sample_keys),
+					  sizeof(struct sample)};
 
 static struct config_errors errors;
 static char *const no_env[] = {NULL};
@@ -189,8 +189,8 @@ TEST("a file sets every type")
 	assert_int_equal(s->bytes, 10000000000ull);
 	assert_int_equal(s->wait_ns, 250000000);
 	assert_int_equal(s->mode, 2);
-	assert_non_null(strstr(config_origin(c, "inner.mode"),
-			       "holdfast.yaml:12:9"));
+	assert_non_null(
+		strstr(config_origin(c, "inner.mode"), "holdfast.yaml:12:9"));
 	config_free(c);
 }
 
@@ -215,8 +215,7 @@ TEST("an unknown key is refused with its place and what was meant")
 	bad("people:\n  - name: a\n    agee: 3\n",
 	    "holdfast.yaml:3:5: unknown key \"agee\" in people (did you mean "
 	    "\"age\"?)");
-	bad("token_fil: x\n",
-	    "holdfast.yaml:1:1: unknown key \"token_fil\"");
+	bad("token_fil: x\n", "holdfast.yaml:1:1: unknown key \"token_fil\"");
 }
 
 TEST("wrong values are refused with their place and what would be right")
@@ -324,9 +323,9 @@ TEST("a wrong value that a later source replaces is no mistake")
 	static const char *const sets[] = {"inner.count=4"};
 	struct config *c;
 
-	assert_int_equal(load(put_config("inner: {count: x}\n"), no_env, sets,
-			      1, &c),
-			 0);
+	assert_int_equal(
+		load(put_config("inner: {count: x}\n"), no_env, sets, 1, &c),
+		0);
 	config_free(c);
 }
 

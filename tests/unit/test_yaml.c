@@ -25,8 +25,7 @@ static void refused(const char *text, int err, const char *start)
 		fail_msg("\"%s\" does not begin with \"%s\"", why.why, start);
 }
 
-static const struct yaml_node *child(const struct yaml_node *n,
-				     const char *key)
+static const struct yaml_node *child(const struct yaml_node *n, const char *key)
 {
 	for (n = n->first; n; n = n->next)
 		if (!strcmp(n->key, key))
