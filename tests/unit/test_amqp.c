@@ -53,6 +53,7 @@ static struct fake {
 	  .changed = PTHREAD_COND_INITIALIZER};
 
 struct delivery {
+	struct list link;
 	struct consumer *consumer;
 	void *context;
 };
@@ -228,6 +229,7 @@ void consumer_attach(struct shard *s, struct consumer *c,
 		     const struct terminus *t)
 {
 	COUNT(consumers, 1);
+	list_init(&c->deliveries);
 	fake.consumer = c;
 	later(consumer_answer, c);
 }
@@ -240,6 +242,7 @@ static void consumer_feed(void *arg)
 		struct delivery *d = calloc(1, sizeof(*d));
 
 		d->consumer = c;
+		list_push(&c->deliveries, &d->link);
 		fake.credit--;
 		fake.to_deliver--;
 		c->ops->deliver(c, d);
@@ -268,8 +271,12 @@ static void consumer_end(void *arg)
 
 void consumer_detach(struct consumer *c, bool failed)
 {
+	struct list *n;
+
 	c->detaching = true;
 	fake.consumer = NULL;
+	while ((n = list_pop(&c->deliveries)))
+		free(list_entry(n, struct delivery, link));
 	COUNT(failed_detached, failed);
 	later(consumer_end, c);
 }
@@ -304,6 +311,7 @@ void delivery_settle(struct delivery *d, const struct settlement *s)
 		*c = (struct confirmation){d->consumer, s->context};
 		later(confirm, c);
 	}
+	list_remove(&d->link);
 	free(d);
 }
 
@@ -955,11 +963,12 @@ TEST("deliveries of a connection that breaks count as failed")
 	rig_up(AUTH_ANONYMOUS_ALWAYS);
 	memcpy(fake.body, WHOLE_MESSAGE, sizeof(WHOLE_MESSAGE) - 1);
 	fake.body_len = sizeof(WHOLE_MESSAGE) - 1;
-	fake.to_deliver = 0;
+	fake.to_deliver = 1;
 	client_connect(&c);
 	put_open(&c);
 	put_receiver(&c);
-	expect(&c, 0x12);
+	put_flow(&c, 1, false);
+	expect(&c, 0x14);
 	close(c.fd);
 	WAIT_FOR(fake.failed_detached == 1);
 	rig_down();
