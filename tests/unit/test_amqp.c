@@ -786,8 +786,8 @@ TEST("a large message is uploaded in pieces while it arrives")
 	/* One that its sender gives up. */
 	put_transfer(&c, 1, false, true, false,
 		     "\x00\x53\x75\xb0\x00\x0a\x00\x00", 8);
-	for (int i = 0; i < 10; i++) {
-		put_transfer(&c, 1, false, true, i == 9, piece, sizeof(piece));
+	for (int i = 0; i < 19; i++) {
+		put_transfer(&c, 1, false, true, i == 18, piece, sizeof(piece));
 		flush(&c);
 	}
 	put_transfer(&c, 2, false, false, false, WHOLE_MESSAGE,
