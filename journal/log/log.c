@@ -45,9 +45,12 @@ void log_set_why(struct log *log, const char *format, ...)
 	pthread_mutex_unlock(&log->mutex);
 }
 
+/* Of the last log_create() that failed on this thread. */
+static _Thread_local char create_why[LOG_WHY_BYTES];
+
 const char *log_why(const struct log *log)
 {
-	return log->why;
+	return log ? log->why : create_why;
 }
 
 void log_latch(struct log *log, int err, const char *format, ...)
@@ -88,6 +91,10 @@ static int log_set_options(struct log *log, const struct log_options *options)
 	struct log_options *o = &log->options;
 
 	*o = *options;
+	if (strlen(o->dir) > LOG_PATH_BYTES - 64) {
+		log_set_why(log, "the path of the data directory is too long");
+		return -ENAMETOOLONG;
+	}
 	if (!o->segment_bytes)
 		o->segment_bytes = SEGMENT_BYTES_DEFAULT;
 	if (!o->frame_bytes_max)
@@ -102,9 +109,11 @@ static int log_set_options(struct log *log, const struct log_options *options)
 	    o->segment_bytes > LOG_SEGMENT_BYTES_MAX ||
 	    o->frame_bytes_max < IO_BLOCK ||
 	    o->frame_bytes_max > LOG_FRAME_BYTES_MAX ||
-	    o->frames_in_flight > LOG_IN_FLIGHT_MAX ||
-	    strlen(o->dir) > LOG_PATH_BYTES - 64)
+	    o->frames_in_flight > LOG_IN_FLIGHT_MAX) {
+		log_set_why(log, "the sizes of segments or frames, or the "
+				 "frames in flight, are out of bounds");
 		return -EINVAL;
+	}
 	o->segment_bytes &= ~(uint64_t)(IO_BLOCK - 1);
 	o->frame_bytes_max &= ~(IO_BLOCK - 1);
 	return 0;
@@ -127,6 +136,8 @@ int log_create(const struct log_options *options, struct log **ret)
 		err = log_claim_open(log);
 	}
 	if (err) {
+		snprintf(create_why, sizeof(create_why), "%s",
+			 log->why[0] ? log->why : err_str(err));
 		log_free(log);
 		return err;
 	}

@@ -139,7 +139,8 @@ void log_stop(struct log *, void (*done)(void *ctx), void *ctx);
  * done, or the loop has been freed. NULL-safe. */
 void log_free(struct log *);
 /* A sentence for an operator about the last error of the calls above;
- * storage of the log. */
+ * storage of the log.  NULL: about the last log_create() that failed on this
+ * thread. */
 const char *log_why(const struct log *);
 
 /* ---- appending ---- */
@@ -163,7 +164,7 @@ struct log_append {
 	uint32_t meta_len, body_len;
 	uint8_t type;
 	uint8_t no_compress;
-	uint16_t note_count; /* at least 1 */
+	uint16_t note_count;	/* at least 1 */
 	struct log_note *notes; /* array */
 	/* results, valid in the notes' deliver() */
 	int err; /* 0, -E_LATCHED or -E_FENCED */
@@ -208,8 +209,8 @@ struct log_read {
 	int err;
 };
 /* Reads and expands the body at loc into buf (loc.body_len bytes). */
-void log_read(struct log_reader *, struct log_read *,
-	      const struct log_loc *loc, void *buf);
+void log_read(struct log_reader *, struct log_read *, const struct log_loc *loc,
+	      void *buf);
 
 /* ---- segments ---- */
 

@@ -3,7 +3,8 @@
  * commit should wait for.
  *
  * Between creation and publication it fills the file with zeros, a piece at a
- * time and not faster than ZERO_PIECE_NS a piece: a synced write into a
+ * time and not faster than a piece every ZERO_PIECE_NS, so that a small commit
+ * does not have to queue behind a large write: a synced write into a
  * written block costs half of one into a merely allocated block, whose extent
  * has to be converted first.  A writer that is in a hurry gets the segment as
  * it is; it is then writing large frames, for which this matters little.
@@ -12,7 +13,7 @@
  * every second. */
 #include "journal/log/internal.h"
 
-#define ZERO_PIECE_BYTES (1024u * 1024u)
+#define ZERO_PIECE_BYTES (256u * 1024u)
 #define ZERO_PIECE_NS 2000000ull
 #define RETRY_NS 1000000000ull
 

@@ -105,11 +105,9 @@ static inline void harness_init(struct harness *h, struct io *io,
 
 /* Everything up to a running journal; an error leaves it half open, for
  * harness_close(). */
-static inline int harness_open_from(struct harness *h,
-				    const struct log_position *from,
-				    int (*each)(void *,
-						const struct log_record *),
-				    void *ctx)
+static inline int
+harness_open_from(struct harness *h, const struct log_position *from,
+		  int (*each)(void *, const struct log_record *), void *ctx)
 {
 	int err = log_create(&h->options, &h->log);
 
@@ -203,9 +201,8 @@ static inline void harness_pattern(uint8_t *p, size_t len, uint32_t seed)
 	}
 }
 
-static inline struct harness_append *harness_append_new(struct harness *h,
-							uint32_t seed,
-							uint32_t body_len)
+static inline struct harness_append *
+harness_append_new(struct harness *h, uint32_t seed, uint32_t body_len)
 {
 	struct harness_append *a = calloc(1, sizeof(*a) + body_len);
 

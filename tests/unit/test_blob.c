@@ -147,8 +147,7 @@ TEST("a blob cut short at any length is noticed")
 		assert_int_equal(io_truncate(file, len), 0);
 		io_close(file);
 		assert_int_equal(blob_verify(b.io, "d/b", NULL), -E_CORRUPT);
-		assert_int_equal(blobs_read(&b, "d/b", CHUNK_BYTES + 300,
-					    NULL),
+		assert_int_equal(blobs_read(&b, "d/b", CHUNK_BYTES + 300, NULL),
 				 -E_CORRUPT);
 	}
 	blobs_fini(&b);
@@ -172,8 +171,7 @@ TEST("a blob opens for its own key, cluster and kind only")
 	assert_int_equal(blob_open(&id, "d/b", "test", b.hash, &r), -E_KEY);
 	id = b.id;
 	id.cluster_id = other_cluster;
-	assert_int_equal(blob_open(&id, "d/b", "test", b.hash, &r),
-			 -E_CORRUPT);
+	assert_int_equal(blob_open(&id, "d/b", "test", b.hash, &r), -E_CORRUPT);
 	assert_int_equal(blob_open(&b.id, "d/b", "tesu", b.hash, &r),
 			 -E_CORRUPT);
 	assert_int_equal(blob_open(&b.id, "d/c", "test", b.hash, &r), -ENOENT);
@@ -215,8 +213,8 @@ TEST("a finished blob survives a power cut; a fault never yields half of one")
 		assert_int_equal(io_mkdir(io, "d"), 0);
 		assert_int_equal(io_sync_dir(io, "."), 0);
 		sim_disk_fault_at(sim_disk(sim, 0), fault,
-				  sim_disk_mutations(sim_disk(sim, 0)) +
-					  k / 2 + 1);
+				  sim_disk_mutations(sim_disk(sim, 0)) + k / 2 +
+					  1);
 		err = blob_create(&id, "d/b", "test", &w);
 		for (int i = 0; !err && i < 2000; i++)
 			err = blob_write(w, data, sizeof(data));

@@ -21,7 +21,8 @@ static void reopen(struct harness *h)
 static void put_burst(struct harness *h, uint32_t first, uint32_t count,
 		      uint32_t len_step)
 {
-	struct harness_append **all = calloc(count, sizeof(struct harness_append *));
+	struct harness_append **all =
+		calloc(count, sizeof(struct harness_append *));
 	uint64_t lsn = 0;
 
 	for (uint32_t i = 0; i < count; i++)
@@ -368,6 +369,7 @@ BOTH("another master key is refused before anything is touched")
 	assert_int_equal(crypto_key_create(other, &key), 0);
 	h.options.master = key;
 	assert_int_equal(harness_open(&h), -E_KEY);
+	assert_non_null(strstr(log_why(NULL), "master key"));
 	harness_close(&h, true);
 	crypto_key_free(key);
 	harness_fini(&h);
@@ -406,17 +408,17 @@ BOTH("verify finds nothing wrong, while the log is in use and afterwards")
 	harness_init(&h, io, test_directory());
 	assert_int_equal(harness_open(&h), 0);
 	put_burst(&h, 0, 60, 49999);
-	assert_int_equal(log_verify(io, h.dir, NULL, count_finding, &findings,
-				    &result),
-			 0);
+	assert_int_equal(
+		log_verify(io, h.dir, NULL, count_finding, &findings, &result),
+		0);
 	assert_int_equal(findings, 0);
 	harness_close(&h, true);
 	assert_int_equal(harness_open(&h), 0);
 	assert_int_equal(harness_put(&h, 60, 1), 0);
 	harness_close(&h, true);
-	assert_int_equal(log_verify(io, h.dir, NULL, count_finding, &findings,
-				    &result),
-			 0);
+	assert_int_equal(
+		log_verify(io, h.dir, NULL, count_finding, &findings, &result),
+		0);
 	assert_int_equal(findings, 0);
 	assert_int_equal(result.epochs, 2);
 	assert_int_equal(result.first_lsn, 1);

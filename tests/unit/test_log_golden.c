@@ -35,8 +35,7 @@ static void golden_frame(uint8_t *out)
 
 	harness_pattern(plain, sizeof(plain), 1);
 	for (uint32_t at = 0; at < sizeof(plain); at += second) {
-		uint32_t len =
-			(uint32_t)base_min(second, sizeof(plain) - at);
+		uint32_t len = (uint32_t)base_min(second, sizeof(plain) - at);
 
 		bytes_put32(plain + at, len);
 		bytes_put32(plain + at + 4, 11);
@@ -110,9 +109,8 @@ TEST("a journal of version 1 is read")
 				     NULL, &frames),
 			 0);
 	assert_true(frames >= 6);
-	assert_int_equal(log_verify(io, GOLDEN "journal", NULL, NULL, NULL,
-				    &result),
-			 0);
+	assert_int_equal(
+		log_verify(io, GOLDEN "journal", NULL, NULL, NULL, &result), 0);
 	assert_int_equal(result.damage + result.torn, 0);
 	assert_int_equal(result.epochs, 2);
 	assert_int_equal(result.records, result.end_lsn - 1);
@@ -181,9 +179,8 @@ static void golden_write(const char *dir)
 	assert_int_equal(harness_open(&h), 0);
 	assert_int_equal(harness_put(&h, 5, 10), 0);
 	assert_int_equal(harness_put(&h, 6, 0), 0);
-	id = (struct blob_identity){.io = io,
-				    .master = h.key,
-				    .cluster_id = log_cluster_id(h.log)};
+	id = (struct blob_identity){
+		.io = io, .master = h.key, .cluster_id = log_cluster_id(h.log)};
 	snprintf(path, sizeof(path), "%s/checkpoints/blob", journal);
 	harness_pattern(data, sizeof(data), 99);
 	assert_int_equal(blob_create(&id, path, "golden", &w), 0);

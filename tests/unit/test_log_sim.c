@@ -192,10 +192,10 @@ struct small {
 	struct world w;
 	struct io *io;
 	uint8_t cluster_id[LOG_ID_BYTES];
-	uint64_t key;	       /* of the one segment that is examined */
+	uint64_t key; /* of the one segment that is examined */
 	char path[LOG_PATH_BYTES];
-	uint64_t acked_end;    /* file offset behind the last acknowledged frame */
-	uint64_t acked_lsn;    /* and the LSN there */
+	uint64_t acked_end; /* file offset behind the last acknowledged frame */
+	uint64_t acked_lsn; /* and the LSN there */
 	uint64_t idle_end;
 };
 
@@ -224,9 +224,8 @@ static void small_init(struct small *s)
 	memcpy(s->cluster_id, log_cluster_id(s->w.h.log), LOG_ID_BYTES);
 	harness_close(&s->w.h, true);
 	s->io = s->w.h.io;
-	assert_int_equal(log_inspect(s->io, "data", no_key, small_frame, NULL,
-				     s),
-			 0);
+	assert_int_equal(
+		log_inspect(s->io, "data", no_key, small_frame, NULL, s), 0);
 	log_segment_path("data", s->key, s->path);
 }
 
@@ -424,9 +423,9 @@ static void rough_world(uint64_t seed)
 	world_init(&w, &config);
 	for (int life = 0; life < 12 && w.next < 3000; life++) {
 		uint64_t now = sim_disk_mutations(sim_disk(w.sim, 0));
-		enum sim_fault fault = sim_chance(w.sim, 500000) ?
-					       SIM_FAULT_CUT :
-					       SIM_FAULT_KILL;
+		enum sim_fault fault = sim_chance(w.sim, 500000)
+					       ? SIM_FAULT_CUT
+					       : SIM_FAULT_KILL;
 		int err;
 
 		if (life != 11)
@@ -540,9 +539,8 @@ TEST("a full disk stops publishing early, and clears when there is room")
 	world_init(&w, &config);
 	world_boot(&w);
 	assert_int_equal(world_open(&w), 0);
-	assert_int_equal(io_open(w.h.io, "ballast", IO_WRITE | IO_CREATE,
-				 &file),
-			 0);
+	assert_int_equal(
+		io_open(w.h.io, "ballast", IO_WRITE | IO_CREATE, &file), 0);
 	assert_int_equal(io_fs_info(w.h.io, "data", &fs), 0);
 	assert_int_equal(io_allocate(file, fs.bytes_free - TINY_BYTES), 0);
 	for (n = 0; n < 200 && log_has_space(w.h.log); n++)
