@@ -6,6 +6,7 @@
  *   segment.c  segment files, and the registry of those that exist
  *   prepare.c  makes the next segment on a thread of its own
  *   writer.c   group commit
+ *   build.c    frames out of appends
  *   walk.c     finds the one history in a directory, without a key
  *   recover.c  walk + decryption
  *   reader.c   bodies, read back on any loop

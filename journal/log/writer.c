@@ -18,71 +18,13 @@
  * no frame after it claims to know better.
  *
  * Order of a commit: durable, claim check, committed(batch), then notes. */
-#include "journal/log/internal.h"
+#include "journal/log/writer.h"
 
 #define GATHER_BYTES (32u * 1024u)
 #define IDLE_NS 10000000ull
 #define FIRST_SEGMENT_BYTES (8u * 1024u * 1024u)
 #define NOTE_CHAIN_COUNT 32
-/* Padding is a record, so room for its heading is kept in every frame. */
-#define PAD_BYTES LOG_RECORD_HEADER_BYTES
 #define EPOCH_START_META_BYTES (12u + LOG_CHAIN_BYTES)
-
-enum slot_state { SLOT_FREE, SLOT_WRITING, SLOT_WRITTEN };
-
-struct slot {
-	struct loop_op op;
-	struct log_writer *writer;
-	enum slot_state state;
-	struct log_sink *sink;
-	struct log_frame frame;
-	uint8_t *buf; /* LOG_FRAME_BYTES_MAX */
-	struct log_append *first, *last;
-	struct log_batch *batch;
-	uint64_t payload_bytes;
-	uint64_t built_ns;
-};
-
-enum next_state { NEXT_NONE, NEXT_ASKED, NEXT_READY };
-
-struct log_writer {
-	struct log *log;
-	struct slot slots[LOG_IN_FLIGHT_MAX];
-	unsigned slot_head, slot_count; /* the ring's used part */
-	unsigned ops_in_flight;
-	uint8_t *plain; /* LOG_FRAME_BYTES_MAX */
-	struct compress *compress;
-
-	struct log_append *waiting, **waiting_tail;
-	uint64_t waiting_bytes;
-
-	/* Where the next frame goes. */
-	struct log_sink *sink;
-	uint64_t offset;
-	uint64_t next_lsn;
-	uint8_t chain[LOG_CHAIN_BYTES];
-	uint64_t durable_lsn; /* end of what is acknowledged */
-	uint64_t passed;      /* segment of the last committed frame */
-
-	enum next_state next_state;
-	struct log_sink *next;
-	uint32_t next_sequence;
-
-	struct log_batch *start_batch; /* EPOCH-START, for the first commit */
-	struct loop_task pump;
-	struct loop_timer idle_timer;
-	uint64_t commit_ns; /* of the last commit */
-	bool idle_wanted;   /* it was not an idle mark */
-	bool failed;
-	bool stopping;
-	void (*stop_done)(void *ctx);
-	void *stop_ctx;
-};
-
-static uint64_t append_bytes(const struct log_append *a)
-{
-	return LOG_RECORD_HEADER_BYTES + a->meta_len + a->body_len;
-}
 
 /* ---- telling ---- */
 
@@ -139,206 +81,12 @@ static void writer_tell(struct log_writer *w, struct log_append *first, int err,
 		unsigned note_count = a->note_count;
 
 		next = a->next;
-		bytes += append_bytes(a);
+		bytes += log_append_bytes(a);
 		a->err = err;
 		for (unsigned i = 0; i < note_count; i++)
 			notes_add(n, &notes[i]);
 	}
 	w->log->backlog_bytes -= bytes;
-}
-
-/* ---- building a frame ---- */
-
-static struct log_append *waiting_pop(struct log_writer *w)
-{
-	struct log_append *a = w->waiting;
-
-	w->waiting = a->next;
-	if (!w->waiting)
-		w->waiting_tail = &w->waiting;
-	w->waiting_bytes -= append_bytes(a);
-	a->next = NULL;
-	return a;
-}
-
-/* Lays one record down at plain + at; returns its total length and fills
- * loc but for segment and frame. */
-static uint32_t record_put(struct log_writer *w, uint32_t at, uint8_t type,
-			   const struct log_append *a, struct log_loc *loc)
-{
-	const struct log_options *o = &w->log->options;
-	uint8_t *p = w->plain + at;
-	uint32_t head = LOG_RECORD_HEADER_BYTES, flags = 0;
-	size_t stored = a->body_len;
-
-	if (w->compress && !a->no_compress &&
-	    a->body_len >= o->compress_bytes_min && a->body_len > 8) {
-		uint8_t *out = p + head + 4 + a->meta_len;
-
-		if (!compress_pack(w->compress, a->body, a->body_len, out,
-				   a->body_len - 8, &stored)) {
-			flags = LOG_RECORD_COMPRESSED;
-			bytes_put32(p + head, a->body_len);
-			head += 4;
-		} else {
-			stored = a->body_len;
-		}
-	}
-	if (a->meta_len)
-		memcpy(p + head, a->meta, a->meta_len);
-	if (!flags && a->body_len)
-		memcpy(p + head + a->meta_len, a->body, a->body_len);
-	bytes_put32(p, head + a->meta_len + (uint32_t)stored);
-	bytes_put32(p + 4, a->meta_len);
-	p[8] = type;
-	p[9] = (uint8_t)flags;
-	bytes_put16(p + 10, 0);
-	loc->at = at + head + a->meta_len;
-	loc->stored_len = (uint32_t)stored;
-	loc->body_len = a->body_len;
-	return head + a->meta_len + (uint32_t)stored;
-}
-
-/* Fills the gap up to the block with a PAD record. */
-static void frame_pad(struct log_writer *w, struct log_frame *f, uint32_t len)
-{
-	uint32_t total = len + LOG_FRAME_HEADER_BYTES, gap;
-
-	f->stored_len = (uint32_t)base_round_up(total, IO_BLOCK);
-	gap = f->stored_len - total;
-	if (gap && gap < PAD_BYTES) {
-		f->stored_len += IO_BLOCK;
-		gap += IO_BLOCK;
-	}
-	f->payload_len = f->stored_len - LOG_FRAME_HEADER_BYTES;
-	if (!gap)
-		return;
-	memset(w->plain + len, 0, gap);
-	bytes_put32(w->plain + len, gap);
-	w->plain[len + 8] = LOG_TYPE_PAD;
-}
-
-/* Payload bytes that a frame at the current offset may have. */
-static uint32_t frame_room(const struct log_writer *w, uint32_t frame_bytes_max)
-{
-	uint64_t left = w->sink->header.bytes - w->offset;
-
-	left = base_min(left, frame_bytes_max);
-	if (left < IO_BLOCK)
-		return 0;
-	return (uint32_t)left - LOG_FRAME_HEADER_BYTES - PAD_BYTES;
-}
-
-static void frame_begin(struct log_writer *w, struct slot *s)
-{
-	struct log_frame *f = &s->frame;
-
-	memset(f, 0, sizeof(*f));
-	memcpy(f->cluster_id, w->log->cluster_id, LOG_ID_BYTES);
-	memcpy(f->key_id, w->sink->header.key_id, CRYPTO_KEY_ID_BYTES);
-	memcpy(f->prev_chain, w->chain, LOG_CHAIN_BYTES);
-	f->segment = w->sink->header.key;
-	f->offset = w->offset;
-	f->first_lsn = w->next_lsn;
-	f->durable_lsn = w->durable_lsn;
-	s->first = s->last = NULL;
-	s->batch = NULL;
-	s->payload_bytes = 0;
-	s->sink = w->sink;
-}
-
-/* Seals what lies in plain and moves on to the place behind it. */
-static int frame_end(struct log_writer *w, struct slot *s, uint32_t len)
-{
-	struct log_frame *f = &s->frame;
-	int err;
-
-	frame_pad(w, f, len);
-	err = log_frame_seal(w->sink->aead, f, w->plain, s->buf);
-	if (err)
-		return err;
-	w->offset += f->stored_len;
-	w->next_lsn += f->record_count;
-	memcpy(w->chain, f->chain, LOG_CHAIN_BYTES);
-	if (s->batch) {
-		s->batch->end.segment = f->segment;
-		s->batch->end.offset = w->offset;
-		s->batch->end.lsn = w->next_lsn;
-		memcpy(s->batch->end.chain, f->chain, LOG_CHAIN_BYTES);
-		s->batch->stored_bytes += f->stored_len;
-	}
-	return 0;
-}
-
-static int batch_begin(struct log_writer *w, struct slot *s, size_t *count_at)
-{
-	if (!w->log->options.committed)
-		return 0;
-	s->batch = w->start_batch ? w->start_batch : log_batch_create();
-	w->start_batch = NULL;
-	if (!s->batch)
-		return -ENOMEM;
-	return log_batch_add_frame(s->batch, s->frame.segment, s->frame.offset,
-				   s->frame.first_lsn, count_at);
-}
-
-/* A frame of one record of the log's own. */
-static int build_own(struct log_writer *w, struct slot *s, uint8_t type,
-		     const void *meta, uint32_t meta_len)
-{
-	struct log_append own = {.meta = meta, .meta_len = meta_len};
-	struct log_loc loc;
-	size_t count_at = 0;
-	uint32_t len;
-	int err;
-
-	frame_begin(w, s);
-	if (type == LOG_TYPE_EPOCH_START) {
-		s->frame.flags = LOG_FRAME_EPOCH_START;
-		s->frame.parent_epoch = w->log->parent_epoch;
-	}
-	len = record_put(w, 0, type, &own, &loc);
-	s->frame.record_count = 1;
-	s->payload_bytes = len;
-	err = batch_begin(w, s, &count_at);
-	if (!err && s->batch)
-		err = log_batch_add(s->batch, count_at, type, meta, meta_len,
-				    &loc);
-	return err ? err : frame_end(w, s, len);
-}
-
-/* A frame of what waits.  The first record fits; the caller has seen to it. */
-static int build_waiting(struct log_writer *w, struct slot *s)
-{
-	uint32_t room = frame_room(w, w->log->options.frame_bytes_max);
-	uint32_t room_max = frame_room(w, LOG_FRAME_BYTES_MAX);
-	size_t count_at = 0;
-	uint32_t len = 0;
-	int err;
-
-	frame_begin(w, s);
-	err = batch_begin(w, s, &count_at);
-	while (!err && w->waiting &&
-	       append_bytes(w->waiting) <= (len ? room : room_max) - len) {
-		struct log_append *a = waiting_pop(w);
-
-		a->lsn = w->next_lsn + s->frame.record_count++;
-		a->loc.segment = s->frame.segment;
-		a->loc.frame = (uint32_t)(s->frame.offset / IO_BLOCK);
-		len += record_put(w, len, a->type, a, &a->loc);
-		if (s->batch)
-			err = log_batch_add(s->batch, count_at, a->type,
-					    a->meta, a->meta_len, &a->loc);
-		if (s->last)
-			s->last->next = a;
-		else
-			s->first = a;
-		s->last = a;
-		if (len >= room)
-			break;
-	}
-	s->payload_bytes = len;
-	return err ? err : frame_end(w, s, len);
 }
 
 /* ---- segments ---- */
@@ -387,7 +135,7 @@ static int writer_make_room(struct log_writer *w, uint64_t bytes)
 {
 	int err;
 
-	if (bytes <= frame_room(w, LOG_FRAME_BYTES_MAX))
+	if (bytes <= log_build_room(w, LOG_FRAME_BYTES_MAX))
 		return 1;
 	if (w->next_state == NEXT_READY) {
 		err = writer_use(w, w->next);
@@ -404,7 +152,7 @@ static int writer_make_room(struct log_writer *w, uint64_t bytes)
 
 /* ---- commit ---- */
 
-static void slot_submit(struct log_writer *w, struct slot *s)
+static void slot_submit(struct log_writer *w, struct log_slot *s)
 {
 	struct log *log = w->log;
 
@@ -418,7 +166,7 @@ static void slot_submit(struct log_writer *w, struct slot *s)
 			   s->frame.stored_len, s->frame.offset);
 }
 
-static struct slot *slot_next(struct log_writer *w)
+static struct log_slot *slot_next(struct log_writer *w)
 {
 	unsigned n = w->log->options.frames_in_flight;
 
@@ -427,7 +175,7 @@ static struct slot *slot_next(struct log_writer *w)
 
 static void slot_written(struct loop_op *op, int res)
 {
-	struct slot *s = container_of(op, struct slot, op);
+	struct log_slot *s = container_of(op, struct log_slot, op);
 	struct log_writer *w = s->writer;
 
 	ASSERT(s->state == SLOT_WRITING);
@@ -449,7 +197,8 @@ static void slot_written(struct loop_op *op, int res)
 	loop_defer(w->log->loop, &w->pump);
 }
 
-static void stats_commit(struct log *log, const struct slot *s, uint64_t now_ns)
+static void stats_commit(struct log *log, const struct log_slot *s,
+			 uint64_t now_ns)
 {
 	struct log_stats *st = &log->stats;
 	uint64_t us = (now_ns - s->built_ns) / 1000;
@@ -463,7 +212,7 @@ static void stats_commit(struct log *log, const struct slot *s, uint64_t now_ns)
 	st->commit_us_total += us;
 }
 
-static void slot_commit(struct log_writer *w, struct slot *s,
+static void slot_commit(struct log_writer *w, struct log_slot *s,
 			struct note_chains *notes)
 {
 	struct log *log = w->log;
@@ -497,7 +246,7 @@ static void writer_commit(struct log_writer *w)
 	notes.count = notes.latest = 0;
 	now_ns = w->commit_ns = io_now_ns(w->log->io);
 	while (w->slot_count && w->slots[w->slot_head].state == SLOT_WRITTEN) {
-		struct slot *s = &w->slots[w->slot_head];
+		struct log_slot *s = &w->slots[w->slot_head];
 
 		stats_commit(w->log, s, now_ns);
 		slot_commit(w, s, &notes);
@@ -517,15 +266,15 @@ static bool writer_is_full(const struct log_writer *w)
 static void writer_write(struct log_writer *w)
 {
 	while (w->waiting && !writer_is_full(w)) {
-		struct slot *s = slot_next(w);
-		int err = writer_make_room(w, append_bytes(w->waiting));
+		struct log_slot *s = slot_next(w);
+		int err = writer_make_room(w, log_append_bytes(w->waiting));
 
 		if (!err) {
 			log_prepare_hurry(w->log->prepare);
 			return;
 		}
 		if (err > 0)
-			err = build_waiting(w, s);
+			err = log_build_waiting(w, s);
 		if (err == -ENOSPC) {
 			log_latch(w->log, err,
 				  "%s is full: not even the reserve holds "
@@ -548,13 +297,13 @@ static void writer_write(struct log_writer *w)
  * is a help, not a duty: without room it is left out. */
 static void writer_idle_mark(struct log_writer *w)
 {
-	struct slot *s = slot_next(w);
+	struct log_slot *s = slot_next(w);
 	int err;
 
 	w->idle_wanted = false;
 	if (writer_make_room(w, LOG_RECORD_HEADER_BYTES) <= 0)
 		return;
-	err = build_own(w, s, LOG_TYPE_IDLE, NULL, 0);
+	err = log_build_own(w, s, LOG_TYPE_IDLE, NULL, 0);
 	if (err) {
 		log_latch(w->log, err, "cannot build a frame (%s)",
 			  err_str(err));
@@ -677,7 +426,7 @@ static void incoming_delivered(struct loop_mail *mail)
 	}
 	*w->waiting_tail = a;
 	for (; a; a = a->next) {
-		w->waiting_bytes += append_bytes(a);
+		w->waiting_bytes += log_append_bytes(a);
 		w->waiting_tail = &a->next;
 	}
 	loop_defer(log->loop, &w->pump);
@@ -694,7 +443,7 @@ void log_append(struct log *log, struct log_append *first,
 		ASSERT(a->type >= LOG_TYPE_USER && a->note_count >= 1);
 		ASSERT((uint64_t)a->meta_len + a->body_len <=
 		       LOG_RECORD_BYTES_MAX);
-		bytes += append_bytes(a);
+		bytes += log_append_bytes(a);
 	}
 	log->backlog_bytes += bytes;
 	/* The stack is newest first, so the chain goes in backwards. */
@@ -716,7 +465,7 @@ void log_writer_latched(struct log_writer *w)
 
 	w->failed = true;
 	for (unsigned i = 0; i < w->slot_count; i++) {
-		struct slot *s = &w->slots[(w->slot_head + i) % n];
+		struct log_slot *s = &w->slots[(w->slot_head + i) % n];
 
 		writer_tell(w, s->first, err, &notes);
 		s->first = s->last = NULL;
@@ -834,7 +583,7 @@ int log_writer_start(struct log_writer *w)
 {
 	uint8_t meta[EPOCH_START_META_BYTES];
 	struct log *log = w->log;
-	struct slot *s = &w->slots[0];
+	struct log_slot *s = &w->slots[0];
 	int err = start_segment(w);
 
 	if (err) {
@@ -847,7 +596,7 @@ int log_writer_start(struct log_writer *w)
 	bytes_put32(meta, log->parent_epoch);
 	bytes_put64(meta + 4, log->start.lsn);
 	memcpy(meta + 12, log->start.chain, LOG_CHAIN_BYTES);
-	err = build_own(w, s, LOG_TYPE_EPOCH_START, meta, sizeof(meta));
+	err = log_build_own(w, s, LOG_TYPE_EPOCH_START, meta, sizeof(meta));
 	if (!err)
 		err = io_write(w->sink->file, s->buf, s->frame.stored_len,
 			       s->frame.offset);

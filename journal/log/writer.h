@@ -1,0 +1,77 @@
+/* journal/log/writer.h: the writer's state, shared by writer.c, which decides
+ * when and where, and build.c, which makes the bytes.  Journal thread. */
+#ifndef JOURNAL_LOG_WRITER_H
+#define JOURNAL_LOG_WRITER_H
+
+#include "journal/log/internal.h"
+
+enum log_slot_state { SLOT_FREE, SLOT_WRITING, SLOT_WRITTEN };
+
+struct log_slot {
+	struct loop_op op;
+	struct log_writer *writer;
+	enum log_slot_state state;
+	struct log_sink *sink;
+	struct log_frame frame;
+	uint8_t *buf; /* LOG_FRAME_BYTES_MAX */
+	struct log_append *first, *last;
+	struct log_batch *batch;
+	uint64_t payload_bytes;
+	uint64_t built_ns;
+};
+
+enum log_next_state { NEXT_NONE, NEXT_ASKED, NEXT_READY };
+
+struct log_writer {
+	struct log *log;
+	struct log_slot slots[LOG_IN_FLIGHT_MAX];
+	unsigned slot_head, slot_count; /* the ring's used part */
+	unsigned ops_in_flight;
+	uint8_t *plain; /* LOG_FRAME_BYTES_MAX */
+	struct compress *compress;
+
+	struct log_append *waiting, **waiting_tail;
+	uint64_t waiting_bytes;
+
+	/* Where the next frame goes. */
+	struct log_sink *sink;
+	uint64_t offset;
+	uint64_t next_lsn;
+	uint8_t chain[LOG_CHAIN_BYTES];
+	uint64_t durable_lsn; /* end of what is acknowledged */
+	uint64_t passed;      /* segment of the last committed frame */
+
+	enum log_next_state next_state;
+	struct log_sink *next;
+	uint32_t next_sequence;
+
+	struct log_batch *start_batch; /* EPOCH-START, for the first commit */
+	struct loop_task pump;
+	struct loop_timer idle_timer;
+	uint64_t commit_ns; /* of the last commit */
+	bool idle_wanted;   /* it was not an idle mark */
+	bool failed;
+	bool stopping;
+	void (*stop_done)(void *ctx);
+	void *stop_ctx;
+};
+
+static inline uint64_t log_append_bytes(const struct log_append *a)
+{
+	return LOG_RECORD_HEADER_BYTES + a->meta_len + a->body_len;
+}
+
+/* ---- build.c ---- */
+
+/* Payload bytes that a frame of at most frame_bytes_max may have at the
+ * current offset. */
+uint32_t log_build_room(const struct log_writer *, uint32_t frame_bytes_max);
+/* A frame of one record of the log's own, sealed in the slot's buffer; the
+ * writer's offset, LSN and chain value move on behind it. */
+MUST_CHECK int log_build_own(struct log_writer *, struct log_slot *,
+			     uint8_t type, const void *meta, uint32_t meta_len);
+/* The same of what waits, as much as fits.  The first record does; the caller
+ * has seen to it. */
+MUST_CHECK int log_build_waiting(struct log_writer *, struct log_slot *);
+
+#endif
