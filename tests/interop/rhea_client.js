@@ -204,8 +204,12 @@ function reconnect(address, number) {
             }
         };
         sender.on('sendable', fill);
+        // rhea forgets what was unsettled when a connection breaks; to send
+        // it again is the application's part.
         sender.on('sender_open', () => {
             opened++;
+            pending.unshift(...inFlight.values());
+            inFlight.clear();
         });
         sender.on('accepted', (c) => {
             if (inFlight.has(c.delivery))
@@ -226,8 +230,6 @@ function reconnect(address, number) {
             seen.add(c.message.body);
             check();
         });
-        // rhea sends what is unsettled again after it reconnects; a second
-        // copy from us would only be another duplicate.
         connection.on('connection_close', resolve);
     });
 }
