@@ -131,33 +131,80 @@ int rig_start(struct rig *r, struct sim *sim, const struct rig_options *o)
 		err = loop_start(r->journal_loop, NULL, NULL);
 	if (!err)
 		err = loop_start(r->store_loop, NULL, NULL);
-	if (err)
+	if (err) {
+		r->died = sim_is_dead(sim_node(r->io));
 		rig_free(r);
+	}
 	return err;
+}
+
+static void rig_look_away(struct rig *r)
+{
+	if (r->away_at_step && sim_steps(r->sim) >= r->away_at_step)
+		r->away = true;
+}
+
+bool rig_is_dead(const struct rig *r)
+{
+	return r->failed || r->away || sim_is_dead(sim_node(r->io));
 }
 
 static bool rig_is_settled(void *ctx)
 {
 	struct rig *r = ctx;
 
-	return r->failed || sim_is_dead(sim_node(r->io)) ||
-	       core_pending(r->core) == 0;
+	return core_pending(r->core) == 0;
+}
+
+struct rig_wait {
+	struct rig *rig;
+	bool (*done)(void *);
+	void *ctx;
+};
+
+static bool rig_wait_is_over(void *ctx)
+{
+	struct rig_wait *w = ctx;
+
+	rig_look_away(w->rig);
+	return rig_is_dead(w->rig) || w->done(w->ctx);
 }
 
 static void rig_run(struct rig *r, bool (*done)(void *), void *ctx)
 {
-	int err = sim_run_until(r->sim, done, ctx, STEPS_MAX);
+	struct rig_wait wait = {.rig = r, .done = done, .ctx = ctx};
+	int err = sim_run_until(r->sim, rig_wait_is_over, &wait, STEPS_MAX);
 
 	if (err)
 		rig_die("nothing ends the wait", err_str(err));
+}
+
+/* Whoever wants to go away at a step gets looked at often. */
+#define LOOK_NS 5000ull
+
+void rig_run_for(struct rig *r, uint64_t ns)
+{
+	uint64_t end_ns = sim_now_ns(r->sim) + ns;
+
+	rig_look_away(r);
+	if (!r->away_at_step) {
+		sim_run_for(r->sim, ns);
+		return;
+	}
+	while (!r->away && sim_now_ns(r->sim) < end_ns) {
+		sim_run_for(r->sim, LOOK_NS);
+		rig_look_away(r);
+	}
 }
 
 void rig_settle(struct rig *r)
 {
 	/* A few rounds: what a note sets off may start the next record. */
 	for (int i = 0; i < 20; i++) {
-		sim_run_for(r->sim, 2000000);
+		rig_run_for(r, 2000000);
 		rig_run(r, rig_is_settled, r);
+		if (rig_is_dead(r))
+			return;
 	}
 }
 
@@ -171,16 +218,22 @@ static bool rig_flag(void *ctx)
 	return *(bool *)ctx;
 }
 
-void rig_stop(struct rig *r)
+int rig_stop(struct rig *r)
 {
 	bool done = false;
 
 	rig_settle(r);
-	log_stop(r->log, rig_done, &done);
-	rig_run(r, rig_flag, &done);
+	if (!rig_is_dead(r)) {
+		log_stop(r->log, rig_done, &done);
+		rig_run(r, rig_flag, &done);
+	}
 	done = false;
-	store_stop(r->store, rig_done, &done);
-	rig_run(r, rig_flag, &done);
+	if (!rig_is_dead(r)) {
+		store_stop(r->store, rig_done, &done);
+		rig_run(r, rig_flag, &done);
+	}
+	if (rig_is_dead(r))
+		return -EIO;
 	for (unsigned i = 0; i < r->shard_count; i++)
 		loop_stop(r->loops[i]);
 	loop_stop(r->journal_loop);
@@ -190,6 +243,7 @@ void rig_stop(struct rig *r)
 	loop_join(r->journal_loop);
 	loop_join(r->store_loop);
 	rig_free(r);
+	return 0;
 }
 
 void rig_kill(struct rig *r)
@@ -274,16 +328,11 @@ static const struct producer_ops rig_producer_ops = {
 	.released = producer_released,
 };
 
-static bool rig_is_dead(struct rig *r)
-{
-	return r->failed || sim_is_dead(sim_node(r->io));
-}
-
 static bool producer_is_answered(void *ctx)
 {
 	struct rig_producer *p = ctx;
 
-	return p->attach_err != 1 || rig_is_dead(p->rig);
+	return p->attach_err != 1;
 }
 
 int rig_producer_open(struct rig *r, struct rig_producer *p, unsigned shard,
@@ -340,7 +389,7 @@ static bool producer_is_gone(void *ctx)
 {
 	struct rig_producer *p = ctx;
 
-	return p->gone || rig_is_dead(p->rig);
+	return p->gone;
 }
 
 void rig_producer_close(struct rig_producer *p)
@@ -424,7 +473,7 @@ static bool consumer_is_answered(void *ctx)
 {
 	struct rig_consumer *c = ctx;
 
-	return c->attach_err != 1 || rig_is_dead(c->rig);
+	return c->attach_err != 1;
 }
 
 int rig_consumer_open(struct rig *r, struct rig_consumer *c, unsigned shard,
@@ -468,7 +517,7 @@ static bool consumer_is_released(void *ctx)
 {
 	struct rig_consumer *c = ctx;
 
-	return c->released || rig_is_dead(c->rig);
+	return c->released;
 }
 
 void rig_consumer_close(struct rig_consumer *c, bool failed)
@@ -485,10 +534,10 @@ void rig_consumer_close(struct rig_consumer *c, bool failed)
 
 /* ---- large messages ---- */
 
+/* On the heap: a read may end after its reader has gone away. */
 struct rig_reading {
 	struct piece_read piece;
-	struct rig *rig;
-	uint8_t *at;
+	uint8_t *data, *at;
 	int err;
 	bool done;
 };
@@ -511,28 +560,30 @@ static bool reading_is_done(void *ctx)
 {
 	struct rig_reading *reading = ctx;
 
-	return reading->done || rig_is_dead(reading->rig);
+	return reading->done;
 }
 
 uint64_t rig_read_large(struct rig_consumer *c, struct delivery *d)
 {
-	struct rig_reading reading = {.piece = {.done = piece_done},
-				      .rig = c->rig};
+	struct rig_reading *reading = calloc(1, sizeof(*reading));
 	uint64_t len = delivery_bytes(d), id = 0;
-	uint8_t *data = malloc(len);
 
-	if (!data)
+	if (reading)
+		reading->data = malloc(len);
+	if (!reading || !reading->data)
 		rig_die("message", "no memory");
-	reading.at = data;
-	for (uint32_t i = 0; i < delivery_piece_count(d) && !reading.err; i++) {
-		reading.done = false;
-		delivery_read_piece(d, i, &reading.piece);
-		rig_run(c->rig, reading_is_done, &reading);
-		if (!reading.done)
-			reading.err = -EIO;
+	reading->piece.done = piece_done;
+	reading->at = reading->data;
+	for (uint32_t i = 0; i < delivery_piece_count(d) && !reading->err; i++) {
+		reading->done = false;
+		delivery_read_piece(d, i, &reading->piece);
+		rig_run(c->rig, reading_is_done, reading);
+		if (!reading->done)
+			return 0;
 	}
-	if (!reading.err && reading.at == data + len)
-		id = rig_check(data, len);
-	free(data);
+	if (!reading->err && reading->at == reading->data + len)
+		id = rig_check(reading->data, len);
+	free(reading->data);
+	free(reading);
 	return id;
 }

@@ -36,17 +36,27 @@ struct rig {
 	unsigned shard_count;
 	int failed; /* the log's or the store's, 0 while all is well */
 	char why[512];
+	bool died; /* its node did, while rig_start() ran */
+	/* Set by the caller: waits end as if the node were dead, and `away` is
+	 * set, once the world has made so many steps; 0: never. */
+	uint64_t away_at_step;
+	bool away;
 };
 
 /* 0, or what opening or recovery said (rig->why explains).  A failure leaves
  * nothing to stop. */
 int rig_start(struct rig *, struct sim *, const struct rig_options *);
-/* Everything in flight ends, loops stop, memory goes. */
-void rig_stop(struct rig *);
+/* Everything in flight ends, loops stop, memory goes: 0.  -EIO: it died or
+ * failed on the way, and is to be killed. */
+int rig_stop(struct rig *);
 /* The process is gone, now. */
 void rig_kill(struct rig *);
 /* Run until nothing is pending in the core, or the node is dead. */
 void rig_settle(struct rig *);
+/* Until the clock has moved on by ns, or less when it goes away. */
+void rig_run_for(struct rig *, uint64_t ns);
+/* It failed, died or went away: nothing more is to be expected of it. */
+bool rig_is_dead(const struct rig *);
 
 /* ---- clients ---- */
 

@@ -72,7 +72,7 @@ static void body_order(struct sim *sim)
 	assert_int_equal(info.acknowledged, 1000);
 	rig_producer_close(&p);
 	rig_consumer_close(&c, false);
-	rig_stop(&r);
+	assert_int_equal(rig_stop(&r), 0);
 }
 
 TEST("a queue delivers in order, within credit, and across shards")
@@ -97,7 +97,7 @@ static void body_restart(struct sim *sim)
 	assert_int_equal(c.confirmed, 50);
 	rig_producer_close(&p);
 	rig_consumer_close(&c, false);
-	rig_stop(&r);
+	assert_int_equal(rig_stop(&r), 0);
 
 	assert_int_equal(rig_start(&r, sim, &two_shards), 0);
 	assert_int_equal(rig_consumer_open(&r, &c, 1, "a", 0), 0);
@@ -108,7 +108,7 @@ static void body_restart(struct sim *sim)
 		assert_int_equal(c.held_ids[i], 51 + i);
 	accept_all(&c);
 	rig_consumer_close(&c, false);
-	rig_stop(&r);
+	assert_int_equal(rig_stop(&r), 0);
 }
 
 TEST("after a restart a queue holds what was not acknowledged, in order")
@@ -143,7 +143,7 @@ static void body_topic(struct sim *sim)
 	publish_many(&p, 101, 10);
 	assert_int_equal(p.accepted, 110);
 	rig_producer_close(&p);
-	rig_stop(&r);
+	assert_int_equal(rig_stop(&r), 0);
 	/* Subscriptions of consumers do not come back. */
 	assert_int_equal(rig_start(&r, sim, &two_shards), 0);
 	struct core_stats stats;
@@ -151,7 +151,7 @@ static void body_topic(struct sim *sim)
 	core_stats(r.core, &stats);
 	assert_int_equal(stats.queues, 0);
 	assert_int_equal(stats.messages, 0);
-	rig_stop(&r);
+	assert_int_equal(rig_stop(&r), 0);
 }
 
 TEST("every subscriber of a topic gets every message")
@@ -193,7 +193,7 @@ static void body_outcomes(struct sim *sim)
 	rig_settle(&r);
 	rig_consumer_close(&c, false);
 	rig_producer_close(&p);
-	rig_stop(&r);
+	assert_int_equal(rig_stop(&r), 0);
 
 	/* The count and the annotations were journalled. */
 	assert_int_equal(rig_start(&r, sim, &two_shards), 0);
@@ -219,7 +219,7 @@ static void body_outcomes(struct sim *sim)
 	assert_string_equal(delivery_origin(dead.held[1])->queue, "a");
 	rig_consumer_close(&dead, true);
 	rig_consumer_close(&c, true);
-	rig_stop(&r);
+	assert_int_equal(rig_stop(&r), 0);
 
 	/* A broken connection counts as an attempt; dead letters stay dead. */
 	assert_int_equal(rig_start(&r, sim, &two_shards), 0);
@@ -231,7 +231,7 @@ static void body_outcomes(struct sim *sim)
 	assert_string_equal(delivery_origin(dead.held[1])->address, "a");
 	rig_consumer_close(&dead, false);
 	rig_consumer_close(&c, false);
-	rig_stop(&r);
+	assert_int_equal(rig_stop(&r), 0);
 }
 
 TEST("release, reject and modify do what AMQP says, and survive")
@@ -266,7 +266,7 @@ static void body_undeliverable_here(struct sim *sim)
 	rig_consumer_close(&a, false);
 	rig_consumer_close(&b, false);
 	rig_producer_close(&p);
-	rig_stop(&r);
+	assert_int_equal(rig_stop(&r), 0);
 }
 
 TEST("a message undeliverable here goes to another consumer")
@@ -301,7 +301,7 @@ static void body_expiry(struct sim *sim)
 	assert_int_equal(fetch(&c, 10), 2);
 	rig_consumer_close(&c, false);
 	rig_producer_close(&p);
-	rig_stop(&r);
+	assert_int_equal(rig_stop(&r), 0);
 }
 
 TEST("what has expired moves to the expiry address without a consumer")
@@ -334,7 +334,7 @@ static void body_large(struct sim *sim)
 	assert_int_equal(fetch(&c, 10), 3);
 	assert_int_equal(rig_read_large(&c, c.held[1]), 2);
 	rig_consumer_close(&c, false);
-	rig_stop(&r);
+	assert_int_equal(rig_stop(&r), 0);
 
 	assert_int_equal(rig_start(&r, sim, &two_shards), 0);
 	assert_int_equal(rig_consumer_open(&r, &c, 0, "q", 0), 0);
@@ -344,7 +344,7 @@ static void body_large(struct sim *sim)
 	rig_settle(&r);
 	assert_int_equal(c.confirmed, 3);
 	rig_consumer_close(&c, false);
-	rig_stop(&r);
+	assert_int_equal(rig_stop(&r), 0);
 }
 
 TEST("a large message travels in pieces and survives a restart")
@@ -400,7 +400,7 @@ static void body_names(struct sim *sim)
 	rig_producer_close(&direct);
 	rig_consumer_close(&c, false);
 	rig_consumer_close(&d, false);
-	rig_stop(&r);
+	assert_int_equal(rig_stop(&r), 0);
 }
 
 TEST("prefixes, address::queue and anonymous producers find their queues")
@@ -464,7 +464,7 @@ static void body_commands(struct sim *sim)
 	assert_int_equal(c.drained, 1);
 	rig_consumer_close(&c, false);
 	rig_producer_close(&p);
-	rig_stop(&r);
+	assert_int_equal(rig_stop(&r), 0);
 
 	assert_int_equal(rig_start(&r, sim, &two_shards), 0);
 	assert_int_equal(rig_consumer_open(&r, &c, 0, "q", 0), 0);
@@ -477,11 +477,11 @@ static void body_commands(struct sim *sim)
 	assert_true(c.gone);
 	accept_all(&c);
 	rig_consumer_close(&c, false);
-	rig_stop(&r);
+	assert_int_equal(rig_stop(&r), 0);
 	assert_int_equal(rig_start(&r, sim, &two_shards), 0);
 	assert_int_equal(execute(&r, CORE_QUEUE_PURGE, "q", NULL),
 			 -E_NOT_FOUND);
-	rig_stop(&r);
+	assert_int_equal(rig_stop(&r), 0);
 }
 
 TEST("create, purge, pause, resume and delete are durable")
@@ -516,7 +516,7 @@ static void body_memory(struct sim *sim)
 	assert_int_equal(c.confirmed, 3000);
 	rig_consumer_close(&c, false);
 	rig_producer_close(&p);
-	rig_stop(&r);
+	assert_int_equal(rig_stop(&r), 0);
 }
 
 TEST("beyond the memory limit bodies are read back, in order")
@@ -547,7 +547,7 @@ static void body_drain(struct sim *sim)
 	accept_all(&c);
 	rig_consumer_close(&c, false);
 	rig_producer_close(&p);
-	rig_stop(&r);
+	assert_int_equal(rig_stop(&r), 0);
 }
 
 TEST("a drain delivers what is there and voids the rest of the credit")

@@ -1,0 +1,673 @@
+/* See load.h. */
+#include "tests/sim/load.h"
+
+#include <string.h>
+
+#define BIT_PPM (SIM_ALWAYS / 2)
+
+const struct core_address_rule load_rules[] = {
+	{.match = "#",
+	 .routing = RECORD_ANYCAST,
+	 .auto_create = true,
+	 .delivery_attempts = MODEL_ATTEMPTS,
+	 .dead_letter = "DLQ",
+	 .expiry = "ExpiryQueue"},
+	{.match = "m",
+	 .routing = RECORD_MULTICAST,
+	 .auto_create = true,
+	 .delivery_attempts = MODEL_ATTEMPTS,
+	 .dead_letter = "DLQ",
+	 .expiry = "ExpiryQueue"},
+	{.match = "auto.#",
+	 .routing = RECORD_ANYCAST,
+	 .auto_create = true,
+	 .auto_delete = true,
+	 .delivery_attempts = MODEL_ATTEMPTS,
+	 .dead_letter = "DLQ",
+	 .expiry = "ExpiryQueue"},
+};
+const unsigned load_rule_count = ARRAY_COUNT(load_rules);
+
+struct load_producer {
+	struct rig_producer rig;
+	struct load *load;
+	enum model_target target;
+	bool anonymous;
+	uint32_t number;
+};
+
+struct load_held {
+	struct delivery *delivery;
+	struct model_copy *copy;
+};
+
+struct load_consumer {
+	struct rig_consumer rig;
+	struct load *load; /* NULL in a census */
+	struct model *model;
+	uint32_t life;
+	enum model_queue queue;
+	struct load_held *held;
+	size_t held_count, held_capacity;
+};
+
+static void *take_memory(void *old, size_t bytes)
+{
+	void *p = realloc(old, bytes);
+
+	if (!p)
+		model_fail("the test has no memory");
+	if (!old)
+		memset(p, 0, bytes);
+	return p;
+}
+
+static uint8_t routing_of(enum model_queue q)
+{
+	return q == MODEL_X || q == MODEL_Y ? RECORD_MULTICAST : RECORD_ANYCAST;
+}
+
+/* ---- producers ---- */
+
+static void load_settled(struct rig_producer *rp, uint64_t id, enum outcome o,
+			 int err)
+{
+	struct load_producer *p = container_of(rp, struct load_producer, rig);
+
+	model_settled(p->load->model, id, o);
+	p->load->accepted += o == OUTCOME_ACCEPTED;
+}
+
+static enum model_queue target_queue(enum model_target t)
+{
+	static const enum model_queue queues[MODEL_TARGETS] = {
+		[MODEL_TO_A] = MODEL_A,	      [MODEL_TO_B] = MODEL_B,
+		[MODEL_TO_C] = MODEL_C,	      [MODEL_TO_AUTO] = MODEL_AUTO,
+		[MODEL_TO_M] = MODEL_QUEUES, [MODEL_TO_X] = MODEL_X,
+	};
+
+	return queues[t];
+}
+
+static struct load_producer *open_producer(struct load *l,
+					   enum model_target target,
+					   bool anonymous)
+{
+	struct load_producer *p = take_memory(NULL, sizeof(*p));
+	unsigned shard = (unsigned)sim_below(l->sim, l->rig->shard_count);
+	uint8_t routing = target == MODEL_TO_X ? RECORD_MULTICAST : 0;
+	int err;
+
+	p->load = l;
+	p->target = target;
+	p->anonymous = anonymous;
+	p->number = l->model->producers++;
+	if (!anonymous && target_queue(target) != MODEL_QUEUES)
+		model_queue_asked(l->model, target_queue(target));
+	err = rig_producer_open(l->rig, &p->rig, shard,
+				anonymous ? NULL : model_target_name(target),
+				routing);
+	p->rig.settled = load_settled;
+	if (rig_is_dead(l->rig))
+		return NULL;
+	if (err) {
+		rig_producer_close(&p->rig);
+		return NULL;
+	}
+	if (!anonymous && target_queue(target) != MODEL_QUEUES)
+		model_queue_made(l->model, target_queue(target));
+	return p;
+}
+
+static void step_producer(struct load *l)
+{
+	size_t i = sim_below(l->sim, LOAD_PRODUCERS);
+	struct load_producer *p = l->producers[i];
+
+	l->producers[i] = NULL;
+	if (p)
+		rig_producer_close(&p->rig);
+	else
+		l->producers[i] = open_producer(
+			l, (enum model_target)sim_below(l->sim, MODEL_TARGETS),
+			sim_chance(l->sim, 200000));
+}
+
+static struct load_producer *some_producer(struct load *l)
+{
+	size_t i = sim_below(l->sim, LOAD_PRODUCERS);
+
+	for (size_t k = 0; k < LOAD_PRODUCERS; k++)
+		if (l->producers[(i + k) % LOAD_PRODUCERS])
+			return l->producers[(i + k) % LOAD_PRODUCERS];
+	return l->producers[i] = open_producer(
+		       l, (enum model_target)sim_below(l->sim, MODEL_TARGETS),
+		       false);
+}
+
+static void publish_one(struct load_producer *p)
+{
+	struct load *l = p->load;
+	uint64_t len = 16 + sim_below(l->sim, l->options->bytes_max);
+	uint64_t expiry_ms = 0, id;
+	const char *to = NULL;
+
+	/* An anonymous producer may change its mind with each message. */
+	if (p->anonymous && sim_chance(l->sim, 300000))
+		p->target = (enum model_target)sim_below(l->sim, MODEL_TO_X);
+	if (p->anonymous) {
+		to = model_target_name(p->target);
+		if (target_queue(p->target) != MODEL_QUEUES)
+			model_queue_asked(l->model, target_queue(p->target));
+	}
+	if (sim_chance(l->sim, 50000))
+		expiry_ms = io_wall_ms(l->rig->io) + sim_below(l->sim, 300);
+	id = model_send(l->model,
+			&(struct model_sent){.producer = p->number,
+					     .target = p->target,
+					     .len = len,
+					     .expiry_ms = expiry_ms,
+					     .later = p->anonymous});
+	rig_publish(&p->rig, id, (uint32_t)len, expiry_ms, to);
+}
+
+static void step_publish(struct load *l)
+{
+	struct load_producer *p = some_producer(l);
+	uint64_t n = 1 + sim_below(l->sim, l->options->burst_max);
+
+	while (p && n-- && !rig_is_dead(l->rig))
+		publish_one(p);
+}
+
+void load_publish(struct load *l, unsigned n)
+{
+	struct load_producer *p = some_producer(l);
+
+	while (p && n--)
+		publish_one(p);
+}
+
+/* In pieces, with pauses; some are given up half way. */
+static void step_large(struct load *l)
+{
+	struct record_props props = {.priority = 4, .durable = 1};
+	struct load_producer *p = some_producer(l);
+	uint32_t piece = 20000 + (uint32_t)sim_below(l->sim, 50000);
+	bool give_up = sim_chance(l->sim, 300000);
+	struct upload *u;
+	uint64_t len, id;
+	uint8_t *data;
+	int err;
+
+	if (!p || p->anonymous || rig_is_dead(l->rig) ||
+	    upload_begin(&p->rig.producer, &u) != 0)
+		return;
+	len = 100000 + 8 * l->model->count + sim_below(l->sim, 8);
+	id = model_send(l->model, &(struct model_sent){.producer = p->number,
+						       .target = p->target,
+						       .len = len,
+						       .large = true,
+						       .later = true});
+	data = take_memory(NULL, len);
+	rig_fill(data, len, id);
+	err = 0;
+	for (uint64_t at = 0; !err && at < len; at += piece) {
+		if (give_up && at > len / 2)
+			break;
+		err = upload_append(u, data + at, base_min(piece, len - at));
+		if (sim_chance(l->sim, 300000))
+			rig_run_for(l->rig, sim_below(l->sim, 2000000));
+	}
+	free(data);
+	if (rig_is_dead(l->rig))
+		return;
+	if (err || give_up) {
+		upload_abort(u);
+		model_settled(l->model, id, OUTCOME_REJECTED);
+	} else {
+		upload_finish(u, &props, NULL, (void *)(uintptr_t)id);
+	}
+}
+
+/* ---- consumers ---- */
+
+static struct model_seen look(struct load_consumer *c, struct delivery *d,
+			      uint64_t id)
+{
+	struct model_seen seen = {
+		.queue = c->queue,
+		.id = id ? id : model_large(c->model, delivery_bytes(d)),
+		.origin = delivery_origin(d),
+		.attempts = delivery_attempts(d),
+		.now_ms = io_wall_ms(c->rig.rig->io),
+	};
+
+	if (!seen.id)
+		model_fail("%s delivers %llu bytes that nobody sent",
+			   model_queue_name(c->queue),
+			   (unsigned long long)delivery_bytes(d));
+	return seen;
+}
+
+static void load_deliver(struct rig_consumer *rc, struct delivery *d,
+			 uint64_t id)
+{
+	struct load_consumer *c = container_of(rc, struct load_consumer, rig);
+	struct model_seen seen;
+
+	if (c->load && c->load->deposed)
+		return;
+	if (c->held_count == c->held_capacity) {
+		c->held_capacity = c->held_capacity * 2 + 64;
+		c->held = take_memory(c->held,
+				      c->held_capacity * sizeof(*c->held));
+	}
+	seen = look(c, d, id);
+	c->held[c->held_count].delivery = d;
+	c->held[c->held_count++].copy = model_delivered(c->model, &seen);
+}
+
+static void load_confirm(struct rig_consumer *rc, uint64_t context, int err)
+{
+	struct load_consumer *c = container_of(rc, struct load_consumer, rig);
+
+	if (!err)
+		model_ack_confirmed(c->model, (void *)(uintptr_t)context,
+				    c->life);
+}
+
+static struct load_consumer *open_consumer(struct rig *r, struct model *m,
+					   struct load *l, enum model_queue q)
+{
+	struct load_consumer *c = take_memory(NULL, sizeof(*c));
+	unsigned shard = (unsigned)sim_below(r->sim, r->shard_count);
+	int err;
+
+	c->load = l;
+	c->model = m;
+	c->life = m->life;
+	c->queue = q;
+	model_queue_asked(m, q);
+	err = rig_consumer_open(r, &c->rig, shard, model_queue_name(q),
+				routing_of(q));
+	c->rig.deliver = load_deliver;
+	if (rig_is_dead(r))
+		return NULL;
+	if (err) {
+		rig_consumer_close(&c->rig, false);
+		return NULL;
+	}
+	if (l)
+		c->rig.confirm = load_confirm;
+	model_consumer_opened(m, q);
+	model_queue_made(m, q);
+	return c;
+}
+
+static void close_consumer(struct load_consumer *c, bool failed)
+{
+	failed = failed && c->queue < MODEL_ORIGINS;
+	for (size_t i = 0; i < c->held_count; i++)
+		model_settling(c->model, c->held[i].copy,
+			       failed ? OUTCOME_MODIFIED : OUTCOME_RELEASED,
+			       failed);
+	c->held_count = 0;
+	rig_consumer_close(&c->rig, failed);
+	if (!rig_is_dead(c->rig.rig))
+		model_consumer_closed(c->model, c->queue);
+}
+
+static void step_consumer(struct load *l)
+{
+	size_t i = sim_below(l->sim, LOAD_CONSUMERS);
+	struct load_consumer *c = l->consumers[i];
+
+	l->consumers[i] = NULL;
+	if (c)
+		close_consumer(c, sim_chance(l->sim, BIT_PPM));
+	else
+		l->consumers[i] = open_consumer(
+			l->rig, l->model, l,
+			(enum model_queue)sim_below(l->sim, MODEL_QUEUES));
+	c = l->consumers[i];
+	if (c)
+		consumer_credit(&c->rig.consumer,
+				(uint32_t)sim_below(l->sim, 100), false);
+}
+
+static struct settlement some_verdict(struct load *l, enum model_queue q)
+{
+	static const uint8_t extra[] = "annotations";
+	uint64_t dice = sim_below(l->sim, 100);
+	struct settlement s = {.outcome = OUTCOME_ACCEPTED, .confirm = true};
+
+	if (q >= MODEL_ORIGINS || dice < 60)
+		return s;
+	if (dice < 70) {
+		s.outcome = OUTCOME_RELEASED;
+	} else if (dice < 78) {
+		s.outcome = OUTCOME_REJECTED;
+		s.confirm = false;
+	} else {
+		s.outcome = OUTCOME_MODIFIED;
+		s.delivery_failed = dice < 95;
+		s.undeliverable_here = dice % 7 == 0;
+		s.extra = dice % 2 ? extra : NULL;
+		s.extra_len = dice % 2 ? sizeof(extra) : 0;
+		s.confirm = false;
+	}
+	if (s.outcome != OUTCOME_ACCEPTED)
+		s.confirm = false;
+	return s;
+}
+
+static void settle_held(struct load_consumer *c, size_t i, struct settlement *s)
+{
+	struct load_held held = c->held[i];
+
+	memmove(&c->held[i], &c->held[i + 1],
+		(--c->held_count - i) * sizeof(*c->held));
+	s->context = held.copy;
+	model_settling(c->model, held.copy, s->outcome, s->delivery_failed);
+	delivery_settle(held.delivery, s);
+}
+
+/* What one consumer holds, mostly in order. */
+static void step_settle(struct load *l)
+{
+	struct load_consumer *c =
+		l->consumers[sim_below(l->sim, LOAD_CONSUMERS)];
+	uint64_t n = 1 + sim_below(l->sim, 30);
+
+	if (!c)
+		return;
+	while (n-- && c->held_count && !rig_is_dead(l->rig)) {
+		struct settlement s = some_verdict(l, c->queue);
+		bool order = sim_chance(l->sim, 800000);
+
+		settle_held(c, order ? 0 : sim_below(l->sim, c->held_count),
+			    &s);
+	}
+	consumer_credit(&c->rig.consumer, (uint32_t)sim_below(l->sim, 100),
+			sim_chance(l->sim, 200000));
+}
+
+/* ---- the administrator ---- */
+
+struct load_command {
+	struct core_command command;
+	struct model *model;
+	enum model_queue queue;
+	int err;
+	bool done;
+};
+
+static void command_done(struct core_command *command, int err)
+{
+	struct load_command *c =
+		container_of(command, struct load_command, command);
+
+	c->err = err;
+	c->done = true;
+	switch (command->kind) {
+	case CORE_QUEUE_CREATE:
+		if (!err)
+			model_queue_made(c->model, c->queue);
+		return;
+	case CORE_QUEUE_DELETE:
+	case CORE_QUEUE_PURGE:
+		model_command_done(c->model, c->queue, err,
+				   command->kind == CORE_QUEUE_DELETE);
+		return;
+	case CORE_QUEUE_PAUSE:
+	case CORE_QUEUE_RESUME:
+		return;
+	}
+}
+
+static struct load_command *execute(struct rig *r, struct model *m,
+				    enum core_command_kind kind,
+				    enum model_queue q)
+{
+	struct load_command *c = take_memory(NULL, sizeof(*c));
+	const char *name = model_queue_name(q);
+
+	c->model = m;
+	c->queue = q;
+	c->command.kind = kind;
+	c->command.name = name;
+	if (q == MODEL_X || q == MODEL_Y) {
+		c->command.name = q == MODEL_X ? "x" : "y";
+		c->command.address = "m";
+		c->command.routing = RECORD_MULTICAST;
+	}
+	c->command.done = command_done;
+	if (kind == CORE_QUEUE_CREATE)
+		model_queue_asked(m, q);
+	if (kind == CORE_QUEUE_PURGE)
+		model_purge(m, q);
+	if (kind == CORE_QUEUE_DELETE)
+		model_delete(m, q);
+	core_execute(r->core, &c->command);
+	return c;
+}
+
+static void step_command(struct load *l)
+{
+	uint64_t dice = sim_below(l->sim, 10);
+	enum model_queue q = (enum model_queue)sim_below(l->sim, MODEL_ORIGINS);
+
+	if (dice < 3)
+		execute(l->rig, l->model, CORE_QUEUE_PURGE, q);
+	else if (dice < 5)
+		execute(l->rig, l->model, CORE_QUEUE_CREATE, q);
+	else if (dice < 6)
+		execute(l->rig, l->model, CORE_QUEUE_DELETE,
+			sim_chance(l->sim, BIT_PPM) ? MODEL_C : MODEL_Y);
+	else if (dice < 7)
+		execute(l->rig, l->model, CORE_QUEUE_PAUSE, q);
+	else
+		execute(l->rig, l->model, CORE_QUEUE_RESUME, q);
+}
+
+/* ---- all of them ---- */
+
+struct load *load_create(struct rig *r, struct model *m,
+			 const struct load_options *o)
+{
+	struct load *l = take_memory(NULL, sizeof(*l));
+
+	l->rig = r;
+	l->model = m;
+	l->sim = r->sim;
+	l->options = o;
+	l->life = m->life;
+	return l;
+}
+
+static void load_pause(struct load *l)
+{
+	uint64_t ns = sim_below(l->sim, l->options->pause_ns_max);
+
+	if (sim_chance(l->sim, l->options->long_ppm))
+		ns += 1200000000ull;
+	rig_run_for(l->rig, ns);
+}
+
+static void load_step(struct load *l)
+{
+	uint64_t dice = sim_below(l->sim, 100);
+
+	if (sim_chance(l->sim, l->options->large_ppm))
+		step_large(l);
+	else if (sim_chance(l->sim, l->options->quiet_ppm))
+		rig_settle(l->rig);
+	else if (dice < 40)
+		step_publish(l);
+	else if (dice < 70)
+		step_settle(l);
+	else if (dice < 80)
+		step_producer(l);
+	else if (dice < 94)
+		step_consumer(l);
+	else
+		step_command(l);
+}
+
+static void load_leave(struct load *l)
+{
+	for (size_t i = 0; i < LOAD_PRODUCERS && !rig_is_dead(l->rig); i++)
+		if (l->producers[i])
+			rig_producer_close(&l->producers[i]->rig);
+	for (size_t i = 0; i < LOAD_CONSUMERS && !rig_is_dead(l->rig); i++)
+		if (l->consumers[i])
+			close_consumer(l->consumers[i],
+				       sim_chance(l->sim, BIT_PPM));
+	rig_settle(l->rig);
+	if (!rig_is_dead(l->rig))
+		model_quiet(l->model);
+}
+
+void load_run(struct load *l)
+{
+	for (unsigned i = 0; i < l->options->steps && !rig_is_dead(l->rig); i++) {
+		load_step(l);
+		if (rig_is_dead(l->rig))
+			break;
+		load_pause(l);
+	}
+	if (!rig_is_dead(l->rig))
+		load_leave(l);
+}
+
+/* ---- census ---- */
+
+/* Every command that came back; paused queues deliver nothing. */
+static void census_resume(struct rig *r, struct model *m)
+{
+	for (unsigned q = 0; q < MODEL_QUEUES; q++)
+		execute(r, m, CORE_QUEUE_RESUME, (enum model_queue)q);
+	rig_settle(r);
+}
+
+/* Does the queue exist as the model believes? */
+static bool census_has(struct rig *r, struct model *m, enum model_queue q,
+		       struct queue_info *info)
+{
+	int err = core_queue_info(r->core, model_queue_name(q), info);
+
+	if (err && m->queues[q].exists == MODEL_YES && q != MODEL_AUTO)
+		model_fail("the queue %s is gone", model_queue_name(q));
+	if (!err && m->queues[q].exists == MODEL_NO && q < MODEL_ORIGINS)
+		model_fail("nobody made the queue %s", model_queue_name(q));
+	m->queues[q].exists = err ? MODEL_NO : MODEL_YES;
+	return !err;
+}
+
+/* Takes all that one queue has. */
+static struct load_consumer *census_take(struct rig *r, struct model *m,
+					 enum model_queue q,
+					 uint64_t *unserved)
+{
+	struct queue_info info;
+	struct load_consumer *c;
+	size_t before;
+
+	if (!census_has(r, m, q, &info))
+		return NULL;
+	c = open_consumer(r, m, NULL, q);
+	if (!c)
+		return NULL;
+	consumer_credit(&c->rig.consumer, 1000000, false);
+	do {
+		before = c->held_count;
+		rig_settle(r);
+	} while (!rig_is_dead(r) && c->held_count != before);
+	if (rig_is_dead(r))
+		return NULL;
+	if (core_queue_info(r->core, model_queue_name(q), &info) != 0)
+		model_fail("the queue %s went with a consumer attached",
+			   model_queue_name(q));
+	if (info.messages < c->held_count)
+		model_fail("the queue %s counts %llu messages and has "
+			   "delivered %zu",
+			   model_queue_name(q),
+			   (unsigned long long)info.messages, c->held_count);
+	*unserved += info.messages - c->held_count;
+	return c;
+}
+
+static bool census_look(struct load_consumer *c)
+{
+	for (size_t i = 0; i < c->held_count; i++) {
+		struct delivery *d = c->held[i].delivery;
+		uint64_t id = c->held[i].copy->id;
+		struct model_seen seen;
+
+		if (!delivery_data(d)) {
+			uint64_t read = rig_read_large(&c->rig, d);
+
+			if (rig_is_dead(c->rig.rig))
+				return false;
+			if (read != id && (read || !c->model->damaged))
+				model_fail("large message %llu reads as %llu",
+					   (unsigned long long)id,
+					   (unsigned long long)read);
+		}
+		seen = look(c, d, id);
+		if (model_census_see(c->model, &seen) != c->held[i].copy)
+			model_fail("message %llu changed its origin",
+				   (unsigned long long)id);
+	}
+	return true;
+}
+
+static void census_settle(struct load_consumer *c, enum load_census_end end)
+{
+	struct sim *sim = c->rig.rig->sim;
+
+	c->rig.confirm = load_confirm;
+	for (size_t i = 0; i < c->held_count;) {
+		struct settlement s = {.outcome = OUTCOME_ACCEPTED,
+				       .confirm = true};
+
+		if (end == LOAD_ACCEPT_ALL ||
+		    (end == LOAD_ACCEPT_HALF && sim_chance(sim, BIT_PPM)))
+			settle_held(c, i, &s);
+		else
+			i++;
+	}
+}
+
+bool load_census(struct rig *r, struct model *m, enum load_census_end end)
+{
+	struct load_consumer *consumers[MODEL_QUEUES] = {NULL};
+	uint64_t unserved = 0;
+
+	rig_settle(r);
+	if (!rig_is_dead(r))
+		census_resume(r, m);
+	model_census_begin(m);
+	for (unsigned q = 0; q < MODEL_QUEUES && !rig_is_dead(r); q++)
+		consumers[q] =
+			census_take(r, m, (enum model_queue)q, &unserved);
+	if (rig_is_dead(r))
+		return false;
+	for (unsigned q = 0; q < MODEL_QUEUES; q++)
+		if (consumers[q] && !census_look(consumers[q]))
+			return false;
+	model_census_end(m, io_wall_ms(r->io), unserved);
+	for (unsigned q = 0; q < MODEL_QUEUES; q++)
+		if (consumers[q])
+			census_settle(consumers[q], end);
+	rig_settle(r);
+	for (unsigned q = 0; q < MODEL_QUEUES && !rig_is_dead(r); q++)
+		if (consumers[q])
+			close_consumer(consumers[q], false);
+	rig_settle(r);
+	if (rig_is_dead(r))
+		return false;
+	model_quiet(m);
+	return true;
+}

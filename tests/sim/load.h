@@ -1,0 +1,58 @@
+/* tests/sim/load.h: clients that do everything clients do, by the seed.
+ *
+ * A load is the clients of one incarnation: producers, consumers and an
+ * administrator, who take random steps and tell the model.  Its memory is
+ * never given back: it belongs to a scenario's process. */
+#ifndef TESTS_SIM_LOAD_H
+#define TESTS_SIM_LOAD_H
+
+#include "tests/sim/model.h"
+#include "tests/sim/rig.h"
+
+#define LOAD_PRODUCERS 4
+#define LOAD_CONSUMERS 4
+
+struct load_options {
+	unsigned steps;
+	unsigned burst_max;   /* messages of one step */
+	uint32_t bytes_max;   /* of a message */
+	uint32_t large_ppm;   /* of steps: a message in pieces */
+	uint64_t pause_ns_max; /* between two steps */
+	uint32_t long_ppm;    /* of pauses: for more than a checkpoint's time */
+	uint32_t quiet_ppm;   /* of steps: wait for everything */
+};
+
+struct load {
+	struct rig *rig;
+	struct model *model;
+	struct sim *sim;
+	const struct load_options *options;
+	uint32_t life;
+	struct load_producer *producers[LOAD_PRODUCERS];
+	struct load_consumer *consumers[LOAD_CONSUMERS];
+	bool deposed; /* another leader is at work: deliveries mean nothing */
+	uint64_t accepted;
+};
+
+/* The rules that the model expects. */
+extern const struct core_address_rule load_rules[];
+extern const unsigned load_rule_count;
+
+struct load *load_create(struct rig *, struct model *,
+			 const struct load_options *);
+/* All steps, or fewer when the rig dies.  Everyone has left then, if it
+ * lives. */
+void load_run(struct load *);
+/* Publish n messages whatever the load was about. */
+void load_publish(struct load *, unsigned n);
+
+enum load_census_end {
+	LOAD_LEAVE,	  /* everything stays in its queue */
+	LOAD_ACCEPT_HALF, /* the sim's dice decide about each */
+	LOAD_ACCEPT_ALL,
+};
+/* Takes every message of a recovered broker, tells the model, and then deals
+ * with them.  False: the rig died. */
+bool load_census(struct rig *, struct model *, enum load_census_end);
+
+#endif

@@ -1,0 +1,54 @@
+/* tests/sim/trial.h: one scenario, from an empty disk to a verdict.
+ *
+ * A trial is named by (mode, seed, at) and nothing else, and repeats exactly.
+ * A broker works under a load, is interrupted as the mode says, is started
+ * again as often as it takes, and is emptied: the model judges. */
+#ifndef TESTS_SIM_TRIAL_H
+#define TESTS_SIM_TRIAL_H
+
+#include "tests/sim/load.h"
+
+enum trial_mode {
+	TRIAL_CALM,   /* nothing happens; for counting */
+	TRIAL_CUT,    /* the power goes at mutation `at` */
+	TRIAL_KILL,   /* the process dies there */
+	TRIAL_EIO,    /* the disk fails it */
+	TRIAL_ENOSPC, /* the disk is full for it */
+	TRIAL_LOST,   /* the disk says yes and forgets it; then a power cut */
+	TRIAL_TWICE,  /* a cut half way, and another at mutation `at` after */
+	TRIAL_RANDOM, /* everything by the seed */
+	TRIAL_ZOMBIE, /* paused at step `at`, deposed, resumed */
+	TRIAL_MODES,
+};
+
+struct trial {
+	enum trial_mode mode;
+	uint64_t seed, at;
+};
+
+/* How a trial's process ends.  Anything else is a crash. */
+enum trial_exit {
+	TRIAL_PASSED = 0,
+	TRIAL_WRONG = MODEL_EXIT, /* the oracle has objected */
+	TRIAL_REFUSED = 4,	  /* the broker would not start */
+};
+
+struct trial_report {
+	uint64_t mutations; /* that the trial made */
+	uint64_t steps;	    /* of the world, while the first broker worked */
+	uint64_t confirmed, acked, delivered, lives;
+};
+
+const char *trial_mode_name(enum trial_mode);
+/* TRIAL_MODES: there is none such. */
+enum trial_mode trial_mode_parse(const char *name);
+
+/* In this process; ends it with an enum trial_exit. */
+__attribute__((noreturn)) void trial_run(const struct trial *,
+					 struct trial_report *);
+/* In a child; what it says is kept in trial_output().  Returns its exit code,
+ * or 128 and the signal. */
+int trial_fork(const struct trial *, struct trial_report *);
+const char *trial_output(void);
+
+#endif
