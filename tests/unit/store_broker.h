@@ -82,11 +82,12 @@ static inline void broker_fini(struct broker *b)
 
 static inline void broker_close(struct broker *b)
 {
+	/* The log first: its own thread posts to the journal's loop. */
+	log_free(b->log);
+	store_free(b->store);
 	loop_free(b->journal);
 	loop_free(b->store_loop);
 	loop_free(b->client);
-	log_free(b->log);
-	store_free(b->store);
 	b->journal = b->store_loop = b->client = NULL;
 	b->log = NULL;
 	b->store = NULL;
