@@ -99,7 +99,7 @@ struct message {
 	_Atomic uint32_t pending_notes; /* notes and hand-overs to come */
 	struct producer *producer;
 	struct shard *shard;
-	struct address *address;
+	struct address *address; /* kept until it is settled; or NULL */
 	struct large *large;	/* of an upload; else NULL */
 	struct delivery **refs; /* one per target */
 	struct delivery *ref;	/* refs points here when there is one target */

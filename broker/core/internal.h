@@ -329,6 +329,8 @@ void attach_free(struct attach *);
 
 /* ---- registry.c ---- */
 /* Taking core->lock: */
+/* One more user of an address that has one. */
+struct address *registry_hold_address(struct address *);
 /* Counted users of an address or queue go. */
 void registry_leave_address(struct address *);
 void registry_leave_queue(struct queue *);

@@ -69,6 +69,8 @@ static void message_settle(struct message *m)
 		count_add(&s->rejected, 1);
 	}
 	large_release(m->large);
+	if (m->address)
+		registry_leave_address(m->address);
 	p->ops->settled(p, m->context, outcome, m->err);
 	p->in_flight--;
 	producer_release_maybe(p);
@@ -280,6 +282,10 @@ static int publish_targets(struct message *m, struct queue *const *queues,
 	atomic_store_explicit(&m->pending_notes, count, memory_order_relaxed);
 	if (ids != &one)
 		free(ids);
+	/* An anonymous producer may turn to another address before this is
+	 * committed, and a queue that nobody uses may delete itself. */
+	if (m->producer->anonymous)
+		m->address = registry_hold_address(m->producer->address);
 	producer_bytes_add(m->shard, m->len);
 	shard_append(m->shard, &m->append);
 	return 0;
@@ -296,8 +302,11 @@ static void publish_re_resolved(struct attach *a)
 	if (a->err) {
 		message_settle_later(m, a->err);
 	} else {
-		/* The address has its queue again, or is there again. */
+		/* The address has its queue again, or is there again.  It need
+		 * not be the one that the last message went to. */
 		producer_enter(p, a);
+		free(p->last_to);
+		p->last_to = NULL;
 		publish_routed(p, m);
 	}
 	attach_free(a);

@@ -112,6 +112,14 @@ static void address_tell_unused(struct address *address)
 	}
 }
 
+struct address *registry_hold_address(struct address *address)
+{
+	pthread_mutex_lock(&address->core->lock);
+	address->users++;
+	pthread_mutex_unlock(&address->core->lock);
+	return address;
+}
+
 void registry_leave_address(struct address *address)
 {
 	struct core *core = address->core;
