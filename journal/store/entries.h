@@ -22,8 +22,8 @@ struct entry_place {
 
 struct entry {
 	uint64_t arrived_ms, expiry_ms;
-	struct entry_more *more; /* NULL for a plain message */
-	uint32_t ref_delta;	 /* private to entries.c */
+	struct entry_more *more;  /* NULL for a plain message */
+	uint32_t ref_delta;	  /* private to entries.c */
 	struct entry_place place; /* of the body, without an upload */
 	uint32_t deliveries;
 	uint8_t priority, format, durable;

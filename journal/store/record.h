@@ -23,16 +23,16 @@ enum record_type {
 	RECORD_MOVE,	     /* leaves one queue, enters others: one record */
 	RECORD_ADDRESS,	     /* an address exists with these properties */
 	RECORD_ADDRESS_GONE,
-	RECORD_QUEUE,	     /* a queue exists with these properties */
-	RECORD_QUEUE_GONE,   /* with everything in it */
-	RECORD_PURGE,	     /* every message with ref <= upto leaves */
-	RECORD_CHECKPOINT,   /* a checkpoint file and its hash */
+	RECORD_QUEUE,	   /* a queue exists with these properties */
+	RECORD_QUEUE_GONE, /* with everything in it */
+	RECORD_PURGE,	   /* every message with ref <= upto leaves */
+	RECORD_CHECKPOINT, /* a checkpoint file and its hash */
 };
 
-#define RECORD_NAME_MAX 1024u	 /* bytes of an address or queue name */
-#define RECORD_TARGET_MAX 4096u	 /* queues that one message enters */
-#define RECORD_RANGE_MAX 4096u	 /* ranges in one ACK */
-#define RECORD_EXTRA_MAX 65536u	 /* bytes of annotations */
+#define RECORD_NAME_MAX 1024u	/* bytes of an address or queue name */
+#define RECORD_TARGET_MAX 4096u /* queues that one message enters */
+#define RECORD_RANGE_MAX 4096u	/* ranges in one ACK */
+#define RECORD_EXTRA_MAX 65536u /* bytes of annotations */
 
 /* What the broker needs to know of a message without reading its body. */
 struct record_props {
@@ -46,10 +46,10 @@ struct record_props {
 
 struct record_enqueue {
 	struct record_props props;
-	uint64_t upload; /* 0: the body is in this record */
-	uint64_t bytes;	 /* of the whole message */
-	uint32_t piece_count; /* at least 1 with an upload, else 0 */
-	uint32_t target_count; /* at least 1 */
+	uint64_t upload;	 /* 0: the body is in this record */
+	uint64_t bytes;		 /* of the whole message */
+	uint32_t piece_count;	 /* at least 1 with an upload, else 0 */
+	uint32_t target_count;	 /* at least 1 */
 	const uint64_t *targets; /* queue ids.  Encoding: borrowed.  Decoding:
 				    see record_enqueue_target() */
 	const uint8_t *targets_encoded;
@@ -75,8 +75,8 @@ struct record_count {
 	uint64_t queue, ref;
 	uint32_t deliveries; /* from now on, not added */
 	uint32_t extra_len;  /* 0: what the message has stays as it is */
-	const void *extra; /* opaque to the journal: the protocol's encoded
-			      annotations that override the message's own */
+	const void *extra;   /* opaque to the journal: the protocol's encoded
+				annotations that override the message's own */
 };
 
 enum record_reason {

@@ -83,7 +83,8 @@ MUST_CHECK int store_start(struct store *, struct loop *store_loop);
  * when more than 64 MiB of batches wait it returns -EAGAIN once per batch
  * and has still taken it; the caller may slow down. */
 int store_take(struct store *, struct log_batch *);
-/* [store] Finish what is being written; done() when idle. */
+/* [store] Finish what is being written; done() when idle.  Before log_stop():
+ * a checkpoint under way is finished by its record. */
 void store_stop(struct store *, void (*done)(void *ctx), void *ctx);
 void store_free(struct store *); /* NULL-safe; after its loop has ended */
 
