@@ -28,7 +28,7 @@ static void consumer_release(struct loop_task *task)
 
 static void subscriber_joined(struct loop_mail *mail)
 {
-	queue_join(container_of(mail, struct subscriber, life_mail));
+	queue_join(container_of(mail, struct subscriber, join_mail));
 }
 
 static int consumer_subscribe(struct consumer *c, struct queue *q)
@@ -47,8 +47,8 @@ static int consumer_subscribe(struct consumer *c, struct queue *q)
 	if (subscriber_is_local(s)) {
 		queue_join(s);
 	} else {
-		s->life_mail.deliver = subscriber_joined;
-		loop_post(q->shard->loop, &s->life_mail);
+		s->join_mail.deliver = subscriber_joined;
+		loop_post(q->shard->loop, &s->join_mail);
 	}
 	return 0;
 }

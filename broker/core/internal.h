@@ -117,7 +117,8 @@ struct subscriber {
 	_Atomic uint64_t want_limit;
 	_Atomic bool want_drain, want_posted, drained_posted;
 	struct loop_mail want_mail;
-	struct loop_mail life_mail; /* joining, then leaving, then left */
+	struct loop_mail join_mail; /* may be on its way when it leaves */
+	struct loop_mail life_mail; /* leaving, then left */
 	struct loop_mail drained_mail, gone_mail;
 };
 
