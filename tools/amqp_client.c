@@ -291,8 +291,11 @@ static void read_some(struct amqp_client *c)
 		pn_connection_driver_read_close(&c->driver);
 }
 
-static void write_some(struct amqp_client *c)
+/* True when something went out: there is room for more. */
+static bool write_some(struct amqp_client *c)
 {
+	bool wrote = false;
+
 	for (;;) {
 		pn_bytes_t out = pn_connection_driver_write_buffer(&c->driver);
 		ssize_t n;
@@ -307,9 +310,11 @@ static void write_some(struct amqp_client *c)
 			break;
 		}
 		pn_connection_driver_write_done(&c->driver, (size_t)n);
+		wrote = true;
 	}
 	if (pn_connection_driver_write_closed(&c->driver))
 		shutdown(c->fd, SHUT_WR);
+	return wrote;
 }
 
 int amqp_client_open(struct amqp_client *c, struct amqp_access *a)
@@ -361,7 +366,9 @@ void amqp_client_run(struct amqp_client *c, int timeout_ms)
 
 	dispatch(c);
 	timeout_ms = tick(c, timeout_ms);
-	write_some(c);
+	/* turn() may have more to say at once; do not wait for the peer. */
+	if (write_some(c))
+		timeout_ms = 0;
 	if (pn_connection_driver_finished(&c->driver)) {
 		dispatch(c);
 		c->finished = true;

@@ -169,7 +169,7 @@ static void fill(struct sender *s)
 
 	while (s->sent < s->quota && s->sent - s->confirmed < window &&
 	       s->sent - s->oldest <= s->slot_mask &&
-	       bench_wire_can_send(&s->wire, s->message_len)) {
+	       bench_wire_can_send(&s->wire)) {
 		struct slot *slot = &s->slots[s->sent & s->slot_mask];
 
 		slot->sent_ns = now_ns;

@@ -413,29 +413,60 @@ static void write_transfer(struct bench_wire *w, const uint8_t *data,
 	w->transfer_id++;
 }
 
-bool bench_wire_can_send(const struct bench_wire *w, size_t message_len)
+bool bench_wire_can_send(const struct bench_wire *w)
+{
+	return w->state == BENCH_WIRE_READY && w->credit && !w->partial_len &&
+	       w->window_end != w->transfer_id &&
+	       w->out_len - w->out_at < OUT_BYTES_SOFT;
+}
+
+static void keep_partial(struct bench_wire *w, const uint8_t *data, size_t len);
+
+/* As much of a message from `at` on as the peer's window takes. */
+static size_t write_pieces(struct bench_wire *w, const uint8_t *message,
+			   size_t at, size_t len)
 {
 	size_t piece = w->frame_max - TRANSFER_HEAD_BYTES;
-	size_t pieces = message_len / piece + 1;
 
-	return w->state == BENCH_WIRE_READY && w->credit &&
-	       (int32_t)(w->window_end - w->transfer_id) >= (int32_t)pieces &&
-	       w->out_len - w->out_at < OUT_BYTES_SOFT;
+	while (at < len && w->window_end != w->transfer_id) {
+		size_t n = base_min(piece, len - at);
+
+		write_transfer(w, message + at, n, at == 0, at + n < len);
+		at += n;
+	}
+	return at;
+}
+
+static void finish_send(struct bench_wire *w)
+{
+	w->delivery_id++;
+	w->credit--;
 }
 
 void bench_wire_send(struct bench_wire *w, const void *message, size_t len)
 {
-	size_t piece = w->frame_max - TRANSFER_HEAD_BYTES, at = 0;
+	size_t at = write_pieces(w, message, 0, len);
 
-	do {
-		size_t n = base_min(piece, len - at);
+	if (at == len) {
+		finish_send(w);
+		return;
+	}
+	keep_partial(w, message, len);
+	w->partial_at = at;
+}
 
-		write_transfer(w, (const uint8_t *)message + at, n, at == 0,
-			       at + n < len);
-		at += n;
-	} while (at < len);
-	w->delivery_id++;
-	w->credit--;
+/* The window moved: go on with the message that did not fit. */
+static void go_on_sending(struct bench_wire *w)
+{
+	if (!w->sends || !w->partial_len ||
+	    w->out_len - w->out_at >= OUT_BYTES_SOFT)
+		return;
+	w->partial_at =
+		write_pieces(w, w->partial, w->partial_at, w->partial_len);
+	if (w->partial_at < w->partial_len)
+		return;
+	w->partial_len = 0;
+	finish_send(w);
 }
 
 /* ---- frames of the peer ---- */
@@ -729,6 +760,7 @@ void bench_wire_flush(struct bench_wire *w, uint64_t now_ns)
 		return;
 	if (w->unsettled)
 		write_accept(w);
+	go_on_sending(w);
 	if (w->state == BENCH_WIRE_READY && !w->sends &&
 	    w->credit <= w->credit_max / 2)
 		write_credit(w);

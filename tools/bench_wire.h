@@ -49,9 +49,9 @@ struct bench_wire {
 	/* private */
 	const struct amqp_access *access;
 	const char *address;
-	uint8_t *in, *out, *partial;
+	uint8_t *in, *out, *partial; /* partial: of a message, in or out */
 	size_t in_len, in_capacity, out_at, out_len, out_capacity;
-	size_t partial_len, partial_capacity;
+	size_t partial_at, partial_len, partial_capacity;
 	uint32_t frame_max;  /* the peer's */
 	uint32_t idle_ms;    /* the peer's */
 	uint32_t transfer_id; /* next outgoing transfer id */
@@ -72,8 +72,9 @@ MUST_CHECK int bench_wire_open(struct bench_wire *,
 /* Read once and handle what came. */
 void bench_wire_read(struct bench_wire *);
 /* A sender with credit, room in the peer's window and in the buffer. */
-bool bench_wire_can_send(const struct bench_wire *, size_t message_len);
-/* Queue one unsettled message; its delivery id is the count of those before. */
+bool bench_wire_can_send(const struct bench_wire *);
+/* Queue one unsettled message; its delivery id is the count of those before.
+ * What the peer's window does not take yet is kept and follows. */
 void bench_wire_send(struct bench_wire *, const void *message, size_t len);
 /* Settle what was received, renew credit, write.  now for heartbeats. */
 void bench_wire_flush(struct bench_wire *, uint64_t now_ns);

@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 
@@ -34,6 +35,13 @@ def free_port():
 
 def die_with_parent():
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def fork_action():
+    """For preexec_fn.  By "parent" the kernel means the thread that forked: a
+    short-lived one would take the child with it."""
+    main = threading.current_thread() is threading.main_thread()
+    return die_with_parent if main else None
 
 
 class Broker:
@@ -67,26 +75,28 @@ class Broker:
     def start(self):
         admin = "127.0.0.1:%d" % self.admin_port if self.admin_port else "off"
         with open(self.log, "ab") as log:
+            from_byte = log.tell()
             self.process = subprocess.Popen(
                 [self.program, "--data-dir", self.data,
                  "--listen", self.url, "--admin", admin] + self.arguments,
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                preexec_fn=die_with_parent)
-        self.wait_ready()
+                preexec_fn=fork_action())
+        self.wait_ready(from_byte)
         return self
 
-    def wait_ready(self):
-        """The port accepts only when the broker can serve."""
+    def wait_ready(self, from_byte):
+        """The broker's own word, not the port: after a SIGKILL the kernel can
+        keep the old process's listener alive for a moment."""
         until = time.monotonic() + START_S
         while time.monotonic() < until:
+            with open(self.log, "rb") as log:
+                log.seek(from_byte)
+                if b'"event":"ready"' in log.read():
+                    return
             code = self.process.poll()
             if code is not None:
                 raise AssertionError("the broker ended with %d" % code)
-            try:
-                socket.create_connection(("127.0.0.1", self.port), 1).close()
-                return
-            except OSError:
-                time.sleep(0.002)
+            time.sleep(0.002)
         raise AssertionError("the broker is not ready after %d s" % START_S)
 
     def stop(self, number=signal.SIGTERM):

@@ -469,6 +469,7 @@ def test_backlog_survives(broker):
         sender = c.create_sender("py.backlog")
         for i in range(200):
             sender.send(Message(body=i, durable=True))
+        c.close()
         broker.restart(number)
         c = connect(broker)
         receiver = c.create_receiver("py.backlog", credit=200)
