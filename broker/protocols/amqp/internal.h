@@ -86,6 +86,8 @@ struct connection {
 	bool torn, opened, alien, sasl_failed;
 	bool idle_off;	   /* no idle timeout while we do not read */
 	bool close_wanted; /* when the publications in flight have settled */
+	bool deaf;	   /* never reconnects after a close: see connection.c */
+	bool dropping;	   /* ends without a close once all is sent */
 	uint32_t blocked; /* producers that wait for the disk */
 	uint32_t holds;	  /* links and requests that outlive Proton */
 	/* input: bytes of an unfinished frame lie at the start of Proton's
