@@ -67,9 +67,12 @@ int log_cluster_load(struct io *io, const char *dir, struct log_cluster *ret)
 	return 0;
 }
 
+/* The name goes last: a file whose sync failed, or was never reached, may read
+ * well for as long as it is cached, and must not be found. */
 static int cluster_write(struct log *log, const char *path)
 {
 	uint8_t raw[CLUSTER_BYTES];
+	char fresh[LOG_PATH_BYTES];
 	struct log_cluster c;
 	struct io_file *file;
 	int err;
@@ -77,7 +80,11 @@ static int cluster_write(struct log *log, const char *path)
 	io_random(log->io, c.cluster_id, LOG_ID_BYTES);
 	memcpy(c.master_id, log->master_id, CRYPTO_KEY_ID_BYTES);
 	cluster_encode(&c, raw);
-	err = io_open(log->io, path, IO_WRITE | IO_CREATE | IO_EXCLUSIVE,
+	log_path(fresh, log->options.dir, "cluster.new");
+	err = io_unlink(log->io, fresh);
+	if (err && err != -ENOENT)
+		return err;
+	err = io_open(log->io, fresh, IO_WRITE | IO_CREATE | IO_EXCLUSIVE,
 		      &file);
 	if (err)
 		return err;
@@ -85,6 +92,8 @@ static int cluster_write(struct log *log, const char *path)
 	if (!err)
 		err = io_sync(file);
 	io_close(file);
+	if (!err)
+		err = io_rename(log->io, fresh, path);
 	return err ? err : io_sync_dir(log->io, log->options.dir);
 }
 
@@ -121,8 +130,8 @@ static int claim_lock(struct log *log, struct io_file **ret)
 }
 
 /* Makes the cluster file, under the lock so that two first starts do not make
- * two.  A file torn by a crash of the very first start may be replaced, for
- * as long as there is no claim: nothing can have been written under it. */
+ * two.  A damaged one may be replaced for as long as there is no claim:
+ * nothing can have been written under it. */
 static int cluster_make(struct log *log, struct log_cluster *ret)
 {
 	char path[LOG_PATH_BYTES], epochs[LOG_PATH_BYTES];
@@ -195,6 +204,9 @@ int log_claim_open(struct log *log)
 		if (err)
 			return err;
 	}
+	/* Whoever gave it its name may not have come to this. */
+	if (!err)
+		err = io_sync_dir(log->io, log->options.dir);
 	if (err) {
 		log_set_why(log, "cannot read %s/cluster (%s)",
 			    log->options.dir, err_str(err));
