@@ -139,7 +139,8 @@ struct queue {
 	struct list ready; /* refs in order of seq */
 	struct list subscribers, hungry;
 	uint64_t next_seq, ready_count;
-	uint32_t loading; /* reads of bodies under way */
+	uint32_t loading;	/* reads of bodies under way */
+	uint64_t loading_bytes;
 	bool deleted;
 	struct list acks; /* refs to acknowledge at the end of the iteration */
 	struct core_command *purge; /* rides on the last of them */

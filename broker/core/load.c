@@ -1,17 +1,20 @@
-/* Bodies that are not in memory are read back from the journal, a few ahead
- * of the message whose turn it is. */
+/* Bodies that are not in memory are read back from the journal, ahead of the
+ * message whose turn it is: enough at a time that a disk which is busy with
+ * publishing still keeps consumers going, and few enough to be counted. */
 #include <string.h>
 
 #include "base/logger.h"
 #include "broker/core/internal.h"
 
-#define LOAD_AHEAD 32
+#define LOAD_COUNT_MAX 1024
+#define LOAD_BYTES_MAX (1024u * 1024u)
 
 struct body_load {
 	struct log_read read;
 	struct queue *queue;  /* held */
 	struct delivery *ref; /* NULL: it has left meanwhile */
 	struct message *message;
+	uint32_t bytes;
 };
 
 static void load_done(struct log_read *read, int err)
@@ -38,8 +41,14 @@ static void load_done(struct log_read *read, int err)
 				     d->loc.frame, LOGGER_QUOTE(err_str(err)));
 		}
 	}
+	q->loading_bytes -= load->bytes;
 	message_release(load->message);
 	free(load);
+	/* The next batch is asked for while the rest of this one comes. */
+	if (q->loading <= LOAD_COUNT_MAX / 4 &&
+	    q->loading_bytes <= LOAD_BYTES_MAX / 4 && !list_empty(&q->hungry) &&
+	    !list_empty(&q->ready))
+		load_ahead(q, list_entry(q->ready.next, struct delivery, link));
 	queue_wake(q);
 	queue_release(q);
 }
@@ -58,8 +67,10 @@ static int load_start(struct queue *q, struct delivery *d)
 	load->queue = queue_hold(q);
 	load->ref = d;
 	load->read.done = load_done;
+	load->bytes = d->loc.body_len;
 	d->load = load;
 	q->loading++;
+	q->loading_bytes += load->bytes;
 	log_read(q->shard->reader, &load->read, &d->loc, load->message->data);
 	return 0;
 }
@@ -68,14 +79,16 @@ void load_ahead(struct queue *q, struct delivery *d)
 {
 	struct list *n = &d->link;
 
-	if (q->loading > LOAD_AHEAD / 2 && d->load)
-		return;
-	for (int i = 0; i < LOAD_AHEAD && n != &q->ready; i++, n = n->next) {
+	for (int i = 0; i < LOAD_COUNT_MAX && n != &q->ready;
+	     i++, n = n->next) {
 		struct delivery *next = list_entry(n, struct delivery, link);
 
+		if (q->loading >= LOAD_COUNT_MAX ||
+		    q->loading_bytes >= LOAD_BYTES_MAX)
+			break;
 		if (next->message || next->large || next->load || next->damaged)
 			continue;
-		if (q->loading >= LOAD_AHEAD || load_start(q, next) != 0)
+		if (load_start(q, next) != 0)
 			break;
 	}
 }

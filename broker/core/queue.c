@@ -164,7 +164,8 @@ static bool queue_dispatch_ready(struct queue *q)
 		if (!s)
 			continue; /* excluded by all who are hungry */
 		if (!d->message && !d->large) {
-			load_ahead(q, d);
+			if (!d->load)
+				load_ahead(q, d);
 			return false;
 		}
 		queue_hand(q, s, d);
