@@ -21,6 +21,11 @@
 #define CHECKPOINT_NS_DEFAULT (30u * 1000000000ull)
 /* Without space for another segment a checkpoint is what frees some. */
 #define CHECKPOINT_NS_URGENT 1000000000ull
+/* A checkpoint holds every queued message, so with a large backlog one is
+ * worth writing only after so many times its size in journal, and after so
+ * many times what it took: the cost stays a bounded share of the work. */
+#define CHECKPOINT_BYTES_RATIO 8u
+#define CHECKPOINT_NS_RATIO 20u
 #define INBOX_BYTES_MAX (64u * 1024u * 1024u)
 
 struct store {
@@ -54,6 +59,7 @@ struct store {
 	bool recording;
 	struct checkpoint_file written;
 	uint64_t written_bytes;
+	uint64_t write_ns; /* what the last one took */
 	uint8_t meta[RECORD_CHECKPOINT_ROOM];
 	struct log_append append;
 	struct log_note note;
@@ -391,7 +397,8 @@ static bool out_of_space(int err)
 
 static void set_timer(struct store *s)
 {
-	uint64_t ns = s->options.checkpoint_ns;
+	uint64_t ns = base_max(s->options.checkpoint_ns,
+			       CHECKPOINT_NS_RATIO * s->write_ns);
 
 	if (!log_has_space(s->log))
 		ns = base_min(ns, CHECKPOINT_NS_URGENT);
@@ -490,10 +497,11 @@ static void write_checkpoint(struct store *s)
 
 	s->checkpoint_at_ns = loop_now_ns(s->loop);
 	s->journal_bytes = 0;
-	set_timer(s);
 	err = checkpoint_write(&s->place, &s->state, &s->position,
 			       log_epoch(s->log), &s->written, hash,
 			       &s->written_bytes);
+	s->write_ns = io_now_ns(loop_io(s->loop)) - s->checkpoint_at_ns;
+	set_timer(s);
 	if (out_of_space(err)) {
 		/* Not a loss: the journal is the truth.  What a crash left
 		 * half written may be in the way. */
@@ -526,7 +534,9 @@ static void consider_checkpoint(struct store *s)
 
 	if (!worth_a_checkpoint(s))
 		return;
-	if (s->journal_bytes >= s->options.checkpoint_bytes ||
+	if (s->journal_bytes >=
+		    base_max(s->options.checkpoint_bytes,
+			     CHECKPOINT_BYTES_RATIO * s->written_bytes) ||
 	    (age_ns >= CHECKPOINT_NS_URGENT && !log_has_space(s->log)))
 		write_checkpoint(s);
 }
