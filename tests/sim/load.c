@@ -4,6 +4,9 @@
 #include <string.h>
 
 #define BIT_PPM (SIM_ALWAYS / 2)
+/* A census waits so long for the next message. */
+#define CENSUS_IDLE_NS 30000000000ull
+#define CENSUS_LOOK_NS 100000000ull
 
 const struct core_address_rule load_rules[] = {
 	{.match = "#",
@@ -572,7 +575,7 @@ static struct load_consumer *census_take(struct rig *r, struct model *m,
 {
 	struct queue_info info;
 	struct load_consumer *c;
-	size_t before;
+	uint64_t idle_ns = 0;
 
 	if (!census_has(r, m, q, &info))
 		return NULL;
@@ -580,15 +583,22 @@ static struct load_consumer *census_take(struct rig *r, struct model *m,
 	if (!c)
 		return NULL;
 	consumer_credit(&c->rig.consumer, 1000000, false);
-	do {
-		before = c->held_count;
+	/* Bodies may have to be read back, from a slow disk. */
+	while (!rig_is_dead(r) && idle_ns < CENSUS_IDLE_NS) {
+		size_t before = c->held_count;
+
 		rig_settle(r);
-	} while (!rig_is_dead(r) && c->held_count != before);
+		if (core_queue_info(r->core, model_queue_name(q), &info) != 0)
+			model_fail("the queue %s went with a consumer attached",
+				   model_queue_name(q));
+		if (info.messages == c->held_count)
+			break;
+		rig_run_for(r, CENSUS_LOOK_NS);
+		idle_ns = c->held_count == before ? idle_ns + CENSUS_LOOK_NS
+						  : 0;
+	}
 	if (rig_is_dead(r))
 		return NULL;
-	if (core_queue_info(r->core, model_queue_name(q), &info) != 0)
-		model_fail("the queue %s went with a consumer attached",
-			   model_queue_name(q));
 	if (info.messages < c->held_count)
 		model_fail("the queue %s counts %llu messages and has "
 			   "delivered %zu",

@@ -254,7 +254,7 @@ struct model_copy *model_delivered(struct model *m, const struct model_seen *s)
 		model_fail("message %llu of %s is with two consumers", ID(s->id),
 			   queue_names[s->queue]);
 	/* In one incarnation what was asked for holds before it is durable. */
-	if (c->ack_asked && c->served_life == m->life)
+	if (c->ack_asked && c->ack_life == m->life)
 		model_fail("message %llu of %s was delivered after its "
 			   "acknowledgement",
 			   ID(s->id), queue_names[s->queue]);
@@ -273,7 +273,7 @@ void model_settling(struct model *m, struct model_copy *c, enum outcome outcome,
 	if (outcome == OUTCOME_ACCEPTED) {
 		c->ack_asked = true;
 		c->gone_possible = true;
-		c->served_life = m->life;
+		c->ack_life = m->life;
 	} else if (outcome == OUTCOME_REJECTED) {
 		c->dead_possible = true;
 		c->dying = true;

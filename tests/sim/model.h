@@ -60,6 +60,7 @@ struct model_copy {
 	uint32_t fails_seen;	/* at least so many, as long as this lives */
 	uint32_t fails_durable; /* at least so many for ever */
 	uint32_t served_life;	/* the last incarnation that delivered it */
+	uint32_t ack_life;	/* ... that was asked to forget it */
 	uint32_t found;		/* times, in the present census */
 };
 

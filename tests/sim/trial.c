@@ -122,6 +122,9 @@ static void fault_once(struct course *c)
 	if (!faults[mode])
 		return;
 	sim_disk_fault_at(c->disk, faults[mode], c->trial->at);
+	if (mode == TRIAL_LOST)
+		sim_disk_fault_at(c->disk, SIM_FAULT_CUT,
+				  c->trial->at + 1 + c->trial->seed % 2);
 	c->excused = mode == TRIAL_EIO || mode == TRIAL_ENOSPC;
 	c->model.damaged = mode == TRIAL_LOST;
 }
@@ -154,6 +157,7 @@ __attribute__((noreturn)) static void refuse(const struct course *c,
 					     const char *why)
 {
 	fprintf(stderr, "the broker %s: %s: %s\n", what, err_str(err), why);
+	fflush(NULL);
 	_exit(c->model.damaged ? TRIAL_REFUSED : TRIAL_WRONG);
 }
 
@@ -177,6 +181,21 @@ static struct rig *course_start(struct course *c)
 	return NULL;
 }
 
+/* It must not confirm anything any more, but for what is on its way.  The
+ * store can fail alone: then the journal is as good as its word. */
+static void check_silence(struct course *c, struct rig *r)
+{
+	uint64_t confirmed;
+
+	if (log_check_claim(r->log) == 0)
+		return;
+	sim_run_for(c->sim, 1000000);
+	confirmed = c->model.confirmed;
+	sim_run_for(c->sim, 50000000);
+	if (c->model.confirmed != confirmed)
+		model_fail("a message was confirmed after the failure");
+}
+
 /* It did not come to the end of its phase. */
 static void course_interrupted(struct course *c, struct rig *r)
 {
@@ -184,14 +203,7 @@ static void course_interrupted(struct course *c, struct rig *r)
 		if (!c->excused)
 			refuse(c, "failed", r->failed, r->why);
 		c->excused--;
-		/* It must not confirm anything any more. */
-		uint64_t confirmed = c->model.confirmed;
-
-		sim_run_for(c->sim, 1000000);
-		confirmed = c->model.confirmed;
-		sim_run_for(c->sim, 50000000);
-		if (c->model.confirmed != confirmed)
-			model_fail("a message was confirmed after the failure");
+		check_silence(c, r);
 	}
 	rig_kill(r);
 	model_crash(&c->model);
@@ -202,7 +214,7 @@ static void course_end_life(struct course *c, struct rig *r)
 	uint64_t dice = c->trial->mode == TRIAL_RANDOM ? sim_below(c->sim, 3)
 						       : 0;
 
-	if (dice == 1 || c->trial->mode == TRIAL_LOST)
+	if (dice == 1)
 		sim_disk_cut(c->disk);
 	else if (dice == 2)
 		sim_kill(sim_node(r->io));
@@ -326,7 +338,7 @@ void trial_run(const struct trial *t, struct trial_report *report)
 	c->report = report;
 	c->sim = sim_create(&config);
 	if (getenv("SIM_TRACE"))
-		sim_trace_print(c->sim, stderr);
+		sim_trace_print(c->sim, fopen(getenv("SIM_TRACE"), "w"));
 	c->disk = sim_disk(c->sim, 0);
 	c->rig.rules = load_rules;
 	c->rig.rule_count = load_rule_count;
