@@ -28,9 +28,9 @@
 #define ROUNDS_MAX 101u
 
 struct result {
-	double rate;	 /* writes or records a second */
-	double bytes;	 /* of the disk, a second */
-	double p50_us;	 /* of one write or record; window 1 only */
+	double rate;   /* writes or records a second */
+	double bytes;  /* of the disk, a second */
+	double p50_us; /* of one write or record; window 1 only */
 	double p99_us;
 };
 
@@ -190,8 +190,7 @@ static void open_device(struct bench *b)
 		die("memory", -ENOMEM);
 	io_random(b->io, b->buf, DEVICE_WRITE_MAX);
 	err = io_allocate(b->file, DEVICE_BYTES);
-	for (uint64_t at = 0; !err && at < DEVICE_BYTES;
-	     at += DEVICE_WRITE_MAX)
+	for (uint64_t at = 0; !err && at < DEVICE_BYTES; at += DEVICE_WRITE_MAX)
 		err = io_write(b->file, b->buf, DEVICE_WRITE_MAX, at);
 	if (!err)
 		err = io_sync(b->file);
@@ -564,8 +563,7 @@ static void print_table(const struct rounds *all, const char *engine)
 	       all->frame_bytes[all->count - 1] / 1024, DEVICE_IN_FLIGHT);
 	printf("                journal  %.0f MB/s (%.0f to %.0f)   %.0f "
 	       "records/s of 1 KiB\n",
-	       jm.median / 1e6, jm.least / 1e6, jm.most / 1e6,
-	       records.median);
+	       jm.median / 1e6, jm.least / 1e6, jm.most / 1e6, records.median);
 	printf("                ratio    %.2f (%.2f to %.2f)\n", rm.median,
 	       rm.least, rm.most);
 }
@@ -591,10 +589,8 @@ static void print_json(const struct rounds *all, const char *engine)
 		"device_bytes_per_second",
 		spread_json(spread_bytes(all, DEVICE_MANY)),
 		"journal_bytes_per_second",
-		spread_json(spread_bytes(all, JOURNAL_MANY)),
-		"saturated_ratio",
-		spread_json(
-			spread_ratio(all, JOURNAL_MANY, DEVICE_MANY, true)),
+		spread_json(spread_bytes(all, JOURNAL_MANY)), "saturated_ratio",
+		spread_json(spread_ratio(all, JOURNAL_MANY, DEVICE_MANY, true)),
 		"journal_records_per_second",
 		spread_json(spread_rates(all, JOURNAL_MANY)));
 

@@ -43,7 +43,8 @@ static bool decode(const char *text, size_t len, char *out, size_t out_len)
 	for (size_t i = 0; i < len; i++) {
 		char c = text[i];
 
-		if (c == '%' && i + 2 < len + 0 && hex_digit(text[i + 1]) >= 0 &&
+		if (c == '%' && i + 2 < len + 0 &&
+		    hex_digit(text[i + 1]) >= 0 &&
 		    hex_digit(text[i + 2]) >= 0) {
 			c = (char)(hex_digit(text[i + 1]) << 4 |
 				   hex_digit(text[i + 2]));
@@ -178,9 +179,8 @@ int amqp_client_dial(const struct amqp_access *a, int *ret_fd, char *why,
 	}
 	freeaddrinfo(list);
 	if (err)
-		snprintf(why, why_len,
-			 "cannot connect to %s port %s: %s%s", a->host,
-			 a->port, err_str(err),
+		snprintf(why, why_len, "cannot connect to %s port %s: %s%s",
+			 a->host, a->port, err_str(err),
 			 err == -ECONNREFUSED
 				 ? "; is holdfastd running there? (--url)"
 				 : "");
@@ -214,7 +214,8 @@ void amqp_client_fail_condition(struct amqp_client *c, const char *what,
 	text = pn_condition_get_description(condition);
 	if (name && !strcmp(name, "amqp:unauthorized-access"))
 		advice = "; give --user and --password-file";
-	amqp_client_fail(c, "%s: %s (%s)%s", what, text && text[0] ? text : name,
+	amqp_client_fail(c, "%s: %s (%s)%s", what,
+			 text && text[0] ? text : name,
 			 name ? name : "no condition", advice);
 }
 

@@ -27,15 +27,18 @@ struct amqp_access {
 		.url = "amqp://127.0.0.1:5672", .connect_ns = 10000000000      \
 	}
 
-#define AMQP_ACCESS_OPTIONS(a)                                                 \
-	{"url", 'u', OPTION_TEXT, &(a).url, "URL",                             \
-	 "the broker (amqp://127.0.0.1:5672)"},                                \
-		{"user", 0, OPTION_TEXT, &(a).user, "NAME",                    \
-		 "log in as this user (ANONYMOUS)"},                           \
-		{"password-file", 0, OPTION_TEXT, &(a).password_file, "FILE",  \
-		 "read the password from FILE; - asks for it"},                \
-		{"connect-timeout", 0, OPTION_DURATION, &(a).connect_ns,       \
-		 "TIME", "give up connecting after TIME (10s)"}
+#define AMQP_ACCESS_OPTIONS(a)                                                   \
+	{"url",	   'u',	  OPTION_TEXT,                                           \
+	 &(a).url, "URL", "the broker (amqp://127.0.0.1:5672)"},                 \
+		{"user",    0,	    OPTION_TEXT,                                 \
+		 &(a).user, "NAME", "log in as this user (ANONYMOUS)"},          \
+		{"password-file", 0,                                             \
+		 OPTION_TEXT,	  &(a).password_file,                            \
+		 "FILE",	  "read the password from FILE; - asks for it"}, \
+	{                                                                        \
+		"connect-timeout", 0, OPTION_DURATION, &(a).connect_ns,          \
+			"TIME", "give up connecting after TIME (10s)"            \
+	}
 
 /* Splits the URL and reads the password.  On failure prints one sentence
  * after `command` and returns an exit code, else 0. */

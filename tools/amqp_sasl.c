@@ -74,9 +74,8 @@ static bool choose(pn_transport_t *t, const char *mechanisms)
 			return false;
 		answer->len = (size_t)n;
 	} else {
-		answer->len = (size_t)snprintf(answer->bytes,
-					       sizeof(answer->bytes),
-					       "anonymous");
+		answer->len = (size_t)snprintf(
+			answer->bytes, sizeof(answer->bytes), "anonymous");
 	}
 	pnx_sasl_set_selected_mechanism(t, mechanism);
 	pnx_sasl_set_bytes_out(t, pn_bytes(answer->len, answer->bytes));

@@ -125,8 +125,8 @@ static void print_table(const struct bench *b)
 	       (unsigned long long)r->duplicates,
 	       (unsigned long long)r->out_of_order);
 	if (r->rejected || r->released || r->foreign)
-		printf("%-14s %llu rejected, %llu released, %llu foreign\n",
-		       "", (unsigned long long)r->rejected,
+		printf("%-14s %llu rejected, %llu released, %llu foreign\n", "",
+		       (unsigned long long)r->rejected,
 		       (unsigned long long)r->released,
 		       (unsigned long long)r->foreign);
 }
@@ -153,9 +153,9 @@ static int check(const struct options *options, const struct bench *b)
 		return options_wrong(options,
 				     "--queues is 1 to the number of senders");
 	if (o->receivers && o->receivers < o->queues)
-		return options_wrong(options,
-				     "every queue needs a receiver: --receivers "
-				     "is at least --queues");
+		return options_wrong(
+			options, "every queue needs a receiver: --receivers "
+				 "is at least --queues");
 	return 0;
 }
 
@@ -236,14 +236,14 @@ int bench_amqp_run(int argc, char **argv)
 		.words = "",
 		.summary =
 			"Measure an AMQP 1.0 broker, and check that every "
-			"confirmed message arrives exactly\nonce and in order.  "
+			"confirmed message arrives exactly\nonce and in order. "
+			" "
 			"Durable messages, each confirmed.  Exit code 1 when "
 			"one is lost.",
-		.examples =
-			"  holdfast bench amqp --senders 8 --window 1000\n"
-			"  holdfast bench amqp --senders 4 --receivers 4 "
-			"--queues 4 -o json\n"
-			"  holdfast bench amqp --window 1 --seconds 10s\n",
+		.examples = "  holdfast bench amqp --senders 8 --window 1000\n"
+			    "  holdfast bench amqp --senders 4 --receivers 4 "
+			    "--queues 4 -o json\n"
+			    "  holdfast bench amqp --window 1 --seconds 10s\n",
 		.table = table,
 		.count = ARRAY_COUNT(table),
 	};

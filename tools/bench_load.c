@@ -9,7 +9,8 @@
 #include "tools/bench_load.h"
 #include "tools/bench_wire.h"
 
-/* Payload: magic (8), run (4), sender (4), sequence (8), sent_ns (8), filler. */
+/* Payload: magic (8), run (4), sender (4), sequence (8), sent_ns (8), filler.
+ */
 #define PAYLOAD_MAGIC "HFBENCH1"
 #define SEARCH_BYTES 4096u
 
@@ -98,8 +99,8 @@ static double cpu_seconds(void)
 
 static int build_message(struct sender *s)
 {
-	static const uint8_t head[] = {0x00, 0x53, 0x70, 0xc0, 0x02,
-				       0x01, 0x41, /* header: durable */
+	static const uint8_t head[] = {0x00, 0x53, 0x70, 0xc0,
+				       0x02, 0x01, 0x41, /* header: durable */
 				       0x00, 0x53, 0x75, 0xb0};
 	uint64_t size = s->load->o->size;
 	uint32_t wire_size = __builtin_bswap32((uint32_t)size);
@@ -151,12 +152,12 @@ static void on_settled(struct bench_wire *w, uint32_t first, uint32_t last,
 		} else {
 			l->r->released++;
 		}
-		if (slot->sent_ns >= l->measure_start_ns &&
-		    l->measure_start_ns)
+		if (slot->sent_ns >= l->measure_start_ns && l->measure_start_ns)
 			histogram_add(&l->r->confirm_ns,
 				      l->now_ns - slot->sent_ns);
 	}
-	while (s->oldest < s->sent && s->slots[s->oldest & s->slot_mask].settled)
+	while (s->oldest < s->sent &&
+	       s->slots[s->oldest & s->slot_mask].settled)
 		s->oldest++;
 	l->last_confirm_ns = l->progress_ns = l->now_ns;
 }
@@ -440,9 +441,8 @@ static unsigned gather(struct load *l, struct pollfd *fds,
 	for (unsigned i = 0; i < l->receiver_count; i++)
 		wires[n++] = &l->receivers[i].wire;
 	for (unsigned i = 0; i < n; i++) {
-		fds[i].fd = wires[i]->state == BENCH_WIRE_CLOSED
-				    ? -1
-				    : wires[i]->fd;
+		fds[i].fd = wires[i]->state == BENCH_WIRE_CLOSED ? -1
+								 : wires[i]->fd;
 		fds[i].events = POLLIN;
 		if (bench_wire_wants_write(wires[i]))
 			fds[i].events |= POLLOUT;
@@ -463,9 +463,9 @@ static int first_failure(struct load *l, struct bench_wire **wires, unsigned n,
 	if (l->now_ns - l->progress_ns < l->o->patience_ns)
 		return 0;
 	if (l->phase == MEASURING && l->o->count && all_settled(l))
-		end_measuring(l, l->last_confirm_ns,
-			      base_max(l->last_arrival_ns,
-				       l->measure_start_ns + 1));
+		end_measuring(
+			l, l->last_confirm_ns,
+			base_max(l->last_arrival_ns, l->measure_start_ns + 1));
 	if ((l->phase == FINISHING && all_settled(l)) || l->phase == DRAINING) {
 		l->phase = ENDED;
 		return 0;
@@ -579,8 +579,8 @@ static int open_all(struct load *l)
 		return -ENOMEM;
 	for (uint64_t i = 0; i < o->queues; i++) {
 		if (o->queues == 1)
-			snprintf(l->addresses[i], sizeof(l->addresses[i]),
-				 "%s", o->address);
+			snprintf(l->addresses[i], sizeof(l->addresses[i]), "%s",
+				 o->address);
 		else
 			snprintf(l->addresses[i], sizeof(l->addresses[i]),
 				 "%s.%u", o->address, (unsigned)i);

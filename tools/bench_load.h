@@ -17,12 +17,12 @@
 struct bench_load_options {
 	const struct amqp_access *access;
 	const char *address;
-	uint64_t queues;    /* addresses ADDRESS.0, ADDRESS.1, …; 1: ADDRESS */
+	uint64_t queues; /* addresses ADDRESS.0, ADDRESS.1, …; 1: ADDRESS */
 	uint64_t senders, receivers;
-	uint64_t window;    /* unconfirmed messages of each sender */
-	uint64_t credit;    /* of each receiver */
-	uint64_t size;	    /* of the body */
-	uint64_t count;	    /* measured messages in all; 0: by time */
+	uint64_t window; /* unconfirmed messages of each sender */
+	uint64_t credit; /* of each receiver */
+	uint64_t size;	 /* of the body */
+	uint64_t count;	 /* measured messages in all; 0: by time */
 	uint64_t measure_ns, warm_up_ns;
 	uint64_t patience_ns; /* no progress for so long is the end */
 	bool leave;	      /* leave what was not received in the queues */

@@ -107,8 +107,9 @@ static struct value take_plain(struct cursor *c, uint8_t code)
 
 	switch (code >> 4) {
 	case 0x4:
-		v.kind = code == 0x40 ? V_NULL : code == 0x45 ? V_LIST
-							      : V_NUMBER;
+		v.kind = code == 0x40	? V_NULL
+			 : code == 0x45 ? V_LIST
+					: V_NUMBER;
 		v.number = code == 0x41;
 		break;
 	case 0x5:

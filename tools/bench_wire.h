@@ -52,8 +52,8 @@ struct bench_wire {
 	uint8_t *in, *out, *partial; /* partial: of a message, in or out */
 	size_t in_len, in_capacity, out_at, out_len, out_capacity;
 	size_t partial_at, partial_len, partial_capacity;
-	uint32_t frame_max;  /* the peer's */
-	uint32_t idle_ms;    /* the peer's */
+	uint32_t frame_max;   /* the peer's */
+	uint32_t idle_ms;     /* the peer's */
 	uint32_t transfer_id; /* next outgoing transfer id */
 	uint32_t delivery_id; /* next outgoing delivery id */
 	uint32_t window_end; /* first transfer id that the peer does not take */

@@ -28,8 +28,7 @@ static const char *const words[] = {"ok", "warn", "fail"};
 
 /* advice: what to do; NULL when it is ok. */
 static void say(struct doctor *d, enum verdict verdict, const char *what,
-		const char *advice, const char *format, ...)
-	PRINTF_LIKE(5, 6);
+		const char *advice, const char *format, ...) PRINTF_LIKE(5, 6);
 static void say(struct doctor *d, enum verdict verdict, const char *what,
 		const char *advice, const char *format, ...)
 {
@@ -80,8 +79,9 @@ static void check_processor(struct doctor *d)
 	    "%ld cores, AES %s, PCLMUL %s, SSE4.2 %s", count,
 	    aes ? "yes" : "no", pclmul ? "yes" : "no", crc ? "yes" : "no");
 #else
-	say(d, OK, "processor", NULL, "%ld cores, not x86-64: checksums by "
-				      "table",
+	say(d, OK, "processor", NULL,
+	    "%ld cores, not x86-64: checksums by "
+	    "table",
 	    count);
 #endif
 }
@@ -189,8 +189,8 @@ static void check_clock(struct doctor *d)
 	gmtime_r(&now, &utc);
 	strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%SZ", &utc);
 	if (utc.tm_year + 1900 < 2025)
-		say(d, FAIL, "clock",
-		    "set it: message expiry and logs use it", "%s", text);
+		say(d, FAIL, "clock", "set it: message expiry and logs use it",
+		    "%s", text);
 	else
 		say(d, state == TIME_ERROR || state < 0 ? WARN : OK, "clock",
 		    "run an NTP client (chrony, systemd-timesyncd): message "
@@ -253,8 +253,9 @@ static void check_disk(struct doctor *d, struct io *io)
 	    output_duration(a, sizeof(a), disk.small_p50_ns),
 	    output_duration(b, sizeof(b), disk.small_p99_ns),
 	    1e9 / (double)base_max(disk.small_mean_ns, 1));
-	say(d, OK, "throughput", NULL, "%.0f MB/s in durable writes of 256 KiB "
-				       "(%s each)",
+	say(d, OK, "throughput", NULL,
+	    "%.0f MB/s in durable writes of 256 KiB "
+	    "(%s each)",
 	    disk.large_bytes_per_second / 1e6,
 	    output_duration(c, sizeof(c), disk.large_p50_ns));
 	if (disk.small_p50_ns < 3000)

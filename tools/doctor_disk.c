@@ -112,8 +112,7 @@ static int measure(struct probe *p, struct doctor_disk *ret)
 	return 0;
 }
 
-int doctor_disk_measure(struct io *io, const char *dir,
-			struct doctor_disk *ret)
+int doctor_disk_measure(struct io *io, const char *dir, struct doctor_disk *ret)
 {
 	struct probe p = {.io = io};
 	char path[4096];

@@ -95,8 +95,7 @@ static int perform(const char *command, const struct http_access *access,
 	curl_easy_setopt(curl, CURLOPT_PROXY, "");
 	res = curl_easy_perform(curl);
 	if (res != CURLE_OK) {
-		fprintf(stderr,
-			"%s: cannot reach the admin API at %s: %s%s\n",
+		fprintf(stderr, "%s: cannot reach the admin API at %s: %s%s\n",
 			command, access->admin,
 			why[0] ? why : curl_easy_strerror(res),
 			res == CURLE_COULDNT_CONNECT
@@ -142,9 +141,8 @@ int http_client_request(const char *command, const struct http_access *access,
 	while (base_len && access->admin[base_len - 1] == '/')
 		base_len--;
 	/* A name is the next path segment, or the value of a query. */
-	snprintf(url, sizeof(url), "%.*s%s%s%s%s", (int)base_len,
-		 access->admin, path,
-		 name && path[strlen(path) - 1] != '=' ? "/" : "",
+	snprintf(url, sizeof(url), "%.*s%s%s%s%s", (int)base_len, access->admin,
+		 path, name && path[strlen(path) - 1] != '=' ? "/" : "",
 		 escaped ? escaped : "", suffix ? suffix : "");
 	headers = curl_slist_append(headers, "Accept: application/json");
 	headers = curl_slist_append(headers, "X-Holdfast: 1");

@@ -16,12 +16,14 @@ struct http_access {
 		.admin = "http://127.0.0.1:8161"                               \
 	}
 #define HTTP_ACCESS_OPTIONS(a)                                                 \
-	{"admin", 'a', OPTION_TEXT, &(a).admin, "URL",                         \
-	 "the admin API (http://127.0.0.1:8161)"},                             \
-		{"user", 0, OPTION_TEXT, &(a).user, "NAME",                    \
-		 "log in as this user"},                                       \
-		{"password-file", 0, OPTION_TEXT, &(a).password_file, "FILE",  \
-		 "read the password from FILE; - asks for it"}
+	{"admin",    'a',   OPTION_TEXT,                                       \
+	 &(a).admin, "URL", "the admin API (http://127.0.0.1:8161)"},          \
+		{"user",    0,	    OPTION_TEXT,                               \
+		 &(a).user, "NAME", "log in as this user"},                    \
+	{                                                                      \
+		"password-file", 0, OPTION_TEXT, &(a).password_file, "FILE",   \
+			"read the password from FILE; - asks for it"           \
+	}
 
 /* method "GET", "POST" or "DELETE"; path as in "/api/v1/queues"; name, when
  * not NULL, follows percent-encoded, behind a slash unless the path ends in

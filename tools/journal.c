@@ -78,8 +78,7 @@ static int find_start(struct verifying *v, const struct log_position **ret)
 	int err;
 
 	*ret = NULL;
-	err = checkpoint_list(&place, v->files, CHECKPOINT_MAX,
-			      &v->file_count);
+	err = checkpoint_list(&place, v->files, CHECKPOINT_MAX, &v->file_count);
 	if (err == -ENOENT)
 		err = 0;
 	if (!err)
@@ -102,17 +101,16 @@ static void verify_checkpoints(struct verifying *v)
 					      .lsn = v->files[i].lsn};
 		int err;
 
-		snprintf(path, sizeof(path), "%s/%s/%s", v->dir,
-			 CHECKPOINT_DIR, v->files[i].name);
+		snprintf(path, sizeof(path), "%s/%s/%s", v->dir, CHECKPOINT_DIR,
+			 v->files[i].name);
 		err = blob_verify(v->io, path, NULL);
 		v->checkpoints++;
 		/* Gone: a broker at work has written a newer one. */
 		if (!err || err == -ENOENT)
 			continue;
 		v->damage++;
-		finding.what = err == -E_CORRUPT
-				       ? "the checkpoint is damaged"
-				       : err_str(err);
+		finding.what = err == -E_CORRUPT ? "the checkpoint is damaged"
+						 : err_str(err);
 		on_finding(v, &finding);
 	}
 }
@@ -131,9 +129,8 @@ static void print_verdict(const struct verifying *v)
 			(json_int_t)r->frames, "records",
 			(json_int_t)r->records, "bytes", (json_int_t)r->bytes,
 			"first_lsn", (json_int_t)r->first_lsn, "end_lsn",
-			(json_int_t)r->end_lsn, "epochs",
-			(json_int_t)r->epochs, "checkpoints",
-			(json_int_t)v->checkpoints, "damage",
+			(json_int_t)r->end_lsn, "epochs", (json_int_t)r->epochs,
+			"checkpoints", (json_int_t)v->checkpoints, "damage",
 			(json_int_t)damage, "torn", (json_int_t)r->torn,
 			"findings", v->findings);
 
@@ -142,9 +139,9 @@ static void print_verdict(const struct verifying *v)
 		return;
 	}
 	printf("%s: %s\n%" PRIu64 " segments, %" PRIu64 " frames, %" PRIu64
-	       " records, %.1f MiB, %" PRIu64
-	       " checkpoints\nLSN %" PRIu64 " to %" PRIu64 ", %" PRIu32
-	       " epochs; %" PRIu64 " damaged, %" PRIu64 " torn writes "
+	       " records, %.1f MiB, %" PRIu64 " checkpoints\nLSN %" PRIu64
+	       " to %" PRIu64 ", %" PRIu32 " epochs; %" PRIu64
+	       " damaged, %" PRIu64 " torn writes "
 	       "(harmless)\n",
 	       v->dir, damage ? "DAMAGED" : "sound", r->segments, r->frames,
 	       r->records, (double)r->bytes / 1048576.0, v->checkpoints,
@@ -225,8 +222,7 @@ int journal_verify_run(int argc, char **argv)
 	} else {
 		verify_checkpoints(&v);
 		print_verdict(&v);
-		code = v.result.damage + v.damage ? COMMAND_FAILED
-						  : COMMAND_OK;
+		code = v.result.damage + v.damage ? COMMAND_FAILED : COMMAND_OK;
 	}
 	json_decref(v.findings);
 	io_free(v.io);
@@ -256,8 +252,8 @@ static int print_frame(void *ctx, const struct log_frame_info *f)
 		 (unsigned)(f->segment >> 32), (unsigned)f->segment);
 	if (in->format) {
 		print_line(json_pack(
-			"{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:b}",
-			"kind", "frame", "segment", segment, "offset",
+			"{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:b}", "kind",
+			"frame", "segment", segment, "offset",
 			(json_int_t)f->offset, "lsn", (json_int_t)f->first_lsn,
 			"records", (json_int_t)f->record_count, "durable_lsn",
 			(json_int_t)f->durable_lsn, "payload",
@@ -267,8 +263,8 @@ static int print_frame(void *ctx, const struct log_frame_info *f)
 	}
 	printf("frame %s:%" PRIu64 "  LSN %" PRIu64 "  %" PRIu32
 	       " records  %" PRIu32 " bytes  durable below %" PRIu64,
-	       segment, f->offset, f->first_lsn, f->record_count,
-	       f->stored_len, f->durable_lsn);
+	       segment, f->offset, f->first_lsn, f->record_count, f->stored_len,
+	       f->durable_lsn);
 	if (f->epoch_start)
 		printf("  begins epoch %u after %u",
 		       (unsigned)(f->segment >> 32), f->parent_epoch);
@@ -291,7 +287,7 @@ static int print_record(void *ctx, const struct log_record *r)
 	}
 	printf("  %" PRIu64 "  %-13s", r->lsn,
 	       json_string_value(json_object_get(line, "type")));
-	json_object_foreach (line, key, value) {
+	json_object_foreach(line, key, value) {
 		char *text;
 
 		if (!strcmp(key, "kind") || !strcmp(key, "lsn") ||
@@ -326,8 +322,8 @@ static int inspect(const char *command, const char *dir, const char *key_file,
 			return COMMAND_FAILED;
 		}
 	}
-	err = log_inspect(io, dir, key, print_frame,
-			  key ? print_record : NULL, in);
+	err = log_inspect(io, dir, key, print_frame, key ? print_record : NULL,
+			  in);
 	crypto_key_free(key);
 	io_free(io);
 	if (err == -EPIPE)

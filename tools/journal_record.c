@@ -69,8 +69,8 @@ static void set_bytes(json_t *o, const char *key, const void *data, size_t len)
 			at += snprintf(at, 5, "\\x%02x", bytes[i]);
 	}
 	*at = 0;
-	json_object_set_new(o, key, json_stringn(escaped,
-						 (size_t)(at - escaped)));
+	json_object_set_new(o, key,
+			    json_stringn(escaped, (size_t)(at - escaped)));
 	free(escaped);
 }
 
@@ -84,10 +84,9 @@ static int show_enqueue(json_t *o, const struct log_record *r)
 		return err;
 	targets = json_array();
 	for (uint32_t i = 0; i < e.target_count; i++)
-		json_array_append_new(targets,
-				      json_integer((json_int_t)
-						   record_enqueue_target(&e,
-									 i)));
+		json_array_append_new(
+			targets,
+			json_integer((json_int_t)record_enqueue_target(&e, i)));
 	json_object_set_new(o, "queues", targets);
 	set_number(o, "bytes", e.bytes);
 	if (e.upload) {

@@ -94,8 +94,8 @@ static int wrong_verb(const char *noun, const char *verb)
 	fprintf(stderr, "holdfast: there is no command \"%s%s%s\"",
 		noun ? noun : "", noun ? " " : "", verb);
 	if (near)
-		fprintf(stderr, " (did you mean \"%s%s%s\"?)",
-			noun ? noun : "", noun ? " " : "", near);
+		fprintf(stderr, " (did you mean \"%s%s%s\"?)", noun ? noun : "",
+			noun ? " " : "", near);
 	fprintf(stderr, "\nTry: holdfast %s%s--help\n", noun ? noun : "",
 		noun ? " " : "");
 	return COMMAND_USAGE;

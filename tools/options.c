@@ -125,12 +125,12 @@ static int parse_scaled(const char *text, const struct unit *units,
 int options_parse_bytes(const char *text, uint64_t *ret)
 {
 	static const struct unit units[] = {
-		{"", 1},	    {"B", 1},
-		{"K", 1024},	    {"KiB", 1024},
-		{"M", 1048576},	    {"MiB", 1048576},
-		{"G", 1073741824},  {"GiB", 1073741824},
-		{"KB", 1000},	    {"kB", 1000},
-		{"MB", 1000000},    {"GB", 1000000000},
+		{"", 1},	   {"B", 1},
+		{"K", 1024},	   {"KiB", 1024},
+		{"M", 1048576},	   {"MiB", 1048576},
+		{"G", 1073741824}, {"GiB", 1073741824},
+		{"KB", 1000},	   {"kB", 1000},
+		{"MB", 1000000},   {"GB", 1000000000},
 	};
 
 	return parse_scaled(text, units, ARRAY_COUNT(units), ret);
@@ -139,9 +139,8 @@ int options_parse_bytes(const char *text, uint64_t *ret)
 int options_parse_duration(const char *text, uint64_t *ret_ns)
 {
 	static const struct unit units[] = {
-		{"", 1000000000},   {"s", 1000000000},
-		{"ms", 1000000},    {"us", 1000},
-		{"m", 60000000000}, {"h", 3600000000000},
+		{"", 1000000000},      {"s", 1000000000},  {"ms", 1000000},
+		{"us", 1000},	       {"m", 60000000000}, {"h", 3600000000000},
 		{"d", 86400000000000},
 	};
 
@@ -197,14 +196,16 @@ static int take(const struct options *o, const struct option *option,
 	case OPTION_BYTES:
 		if (options_parse_bytes(text, option->into) == 0)
 			return 0;
-		options_wrong(o, "--%s wants a size such as 1024, 64KiB or "
+		options_wrong(o,
+			      "--%s wants a size such as 1024, 64KiB or "
 			      "200MiB, not \"%s\"",
 			      option->name, text);
 		return -EINVAL;
 	case OPTION_DURATION:
 		if (options_parse_duration(text, option->into) == 0)
 			return 0;
-		options_wrong(o, "--%s wants a time such as 250ms, 5s or 2m, "
+		options_wrong(o,
+			      "--%s wants a time such as 250ms, 5s or 2m, "
 			      "not \"%s\"",
 			      option->name, text);
 		return -EINVAL;
@@ -218,8 +219,8 @@ static int take(const struct options *o, const struct option *option,
 	return -EINVAL;
 }
 
-static const struct option *find_long(const struct options *o,
-				      const char *name, size_t len)
+static const struct option *find_long(const struct options *o, const char *name,
+				      size_t len)
 {
 	for (unsigned i = 0; i < o->count; i++) {
 		const char *known = o->table[i].name;
@@ -247,8 +248,8 @@ static void unknown(const struct options *o, const char *argument)
 
 	for (; count < o->count && count < ARRAY_COUNT(names); count++)
 		names[count] = o->table[count].name;
-	snprintf(word, sizeof(word), "%.*s",
-		 (int)strcspn(argument, "=") - 2, argument + 2);
+	snprintf(word, sizeof(word), "%.*s", (int)strcspn(argument, "=") - 2,
+		 argument + 2);
 	near = argument[1] == '-' ? options_nearest(word, names, count) : NULL;
 	if (near)
 		options_wrong(o, "unknown option %s (did you mean --%s?)",
@@ -290,8 +291,8 @@ static enum options_result parse_one(const struct options *o, int argc,
 		}
 	} else if (!value) {
 		if (*at + 1 == argc) {
-			options_wrong(o, "--%s wants a value: %s",
-				      option->name, option->value);
+			options_wrong(o, "--%s wants a value: %s", option->name,
+				      option->value);
 			return OPTIONS_BAD;
 		}
 		value = argv[++*at];

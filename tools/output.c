@@ -77,20 +77,21 @@ static void print_rows(json_t *rows, const struct output_column *columns,
 	ASSERT(count <= COLUMN_MAX);
 	for (unsigned c = 0; c < count; c++) {
 		wide[c] = width(columns[c].title);
-		json_array_foreach (rows, i, row)
+		json_array_foreach(rows, i, row)
 			wide[c] = base_max(
 				wide[c],
-				width(cell(json_object_get(row,
-							   columns[c].key),
+				width(cell(json_object_get(row, columns[c].key),
 					   buf, sizeof(buf))));
 	}
 	for (unsigned c = 0; c < count; c++) {
 		if (c)
 			fputs("  ", stdout);
-		print_cell(columns[c].title, c + 1 < count ? wide[c] : width(columns[c].title), 0);
+		print_cell(columns[c].title,
+			   c + 1 < count ? wide[c] : width(columns[c].title),
+			   0);
 	}
 	putchar('\n');
-	json_array_foreach (rows, i, row) {
+	json_array_foreach(rows, i, row) {
 		for (unsigned c = 0; c < count; c++) {
 			json_t *value = json_object_get(row, columns[c].key);
 			const char *text = cell(value, buf, sizeof(buf));
@@ -114,9 +115,9 @@ static void print_members(json_t *object)
 	const char *key;
 	json_t *value;
 
-	json_object_foreach (object, key, value)
+	json_object_foreach(object, key, value)
 		wide = base_max(wide, width(key));
-	json_object_foreach (object, key, value) {
+	json_object_foreach(object, key, value) {
 		print_cell(key, wide + 2, 0);
 		print_safe(cell(value, buf, sizeof(buf)));
 		putchar('\n');
@@ -166,7 +167,7 @@ static void yaml_object(json_t *object, unsigned depth, int in_list)
 	json_t *value;
 	int first = 1;
 
-	json_object_foreach (object, key, value) {
+	json_object_foreach(object, key, value) {
 		json_t *name = json_string(key);
 
 		if (!(first && in_list))
@@ -195,7 +196,7 @@ static void yaml_value(json_t *value, unsigned depth, int in_list)
 	if (json_is_object(value) && json_object_size(value)) {
 		yaml_object(value, depth, in_list);
 	} else if (json_is_array(value) && json_array_size(value)) {
-		json_array_foreach (value, i, item) {
+		json_array_foreach(value, i, item) {
 			if (!(i == 0 && in_list))
 				yaml_indent(depth);
 			fputs("- ", stdout);

@@ -14,10 +14,14 @@ struct queue_command {
 };
 
 static const struct output_column columns[] = {
-	{"name", "NAME"},	      {"address", "ADDRESS"},
-	{"routing", "ROUTING"},	      {"messages", "MESSAGES"},
-	{"delivering", "DELIVERING"}, {"consumers", "CONSUMERS"},
-	{"bytes", "BYTES"},	      {"paused", "PAUSED"},
+	{"name", "NAME"},
+	{"address", "ADDRESS"},
+	{"routing", "ROUTING"},
+	{"messages", "MESSAGES"},
+	{"delivering", "DELIVERING"},
+	{"consumers", "CONSUMERS"},
+	{"bytes", "BYTES"},
+	{"paused", "PAUSED"},
 };
 
 /* Words in argv; a result other than GO is turned into *ret_code. */
@@ -52,10 +56,10 @@ static int fetch_all(const struct options *options,
 		json_t *answer = NULL, *page;
 		int code;
 
-		code = http_client_request(options->command, &q->access, "GET",
-					   QUEUES_PATH "?limit=10000&after=",
-					   after ? after : "", NULL, NULL,
-					   &answer);
+		code = http_client_request(
+			options->command, &q->access, "GET",
+			QUEUES_PATH "?limit=10000&after=", after ? after : "",
+			NULL, NULL, &answer);
 		if (code)
 			return code;
 		page = json_object_get(answer, "queues");
@@ -150,10 +154,9 @@ static int act(const struct options *options, const struct queue_command *q,
 	if (q->format != OUTPUT_TABLE && answer) {
 		output_print(q->format, answer, NULL, 0);
 	} else {
-		const char *name =
-			queue ? queue
-			      : json_string_value(json_object_get(body,
-								  "name"));
+		const char *name = queue ? queue
+					 : json_string_value(json_object_get(
+						   body, "name"));
 
 		count = json_object_get(answer, "removed");
 		if (json_is_integer(count))
@@ -253,10 +256,9 @@ int queue_create_run(int argc, char **argv)
 		.command = "holdfast queue create",
 		.words = "QUEUE",
 		.summary = "Create a durable queue.",
-		.examples =
-			"  holdfast queue create orders\n"
-			"  holdfast queue create audit --address orders "
-			"--routing multicast\n",
+		.examples = "  holdfast queue create orders\n"
+			    "  holdfast queue create audit --address orders "
+			    "--routing multicast\n",
 		.table = table,
 		.count = ARRAY_COUNT(table),
 		.words_min = 1,

@@ -91,8 +91,8 @@ static bool take_bytes(struct receiving *r, pn_delivery_t *delivery)
 	ssize_t n;
 
 	if (r->buf_len + pending > r->buf_capacity) {
-		size_t capacity = base_max(2 * r->buf_capacity,
-					   r->buf_len + pending);
+		size_t capacity =
+			base_max(2 * r->buf_capacity, r->buf_len + pending);
 		char *more = realloc(r->buf, capacity);
 
 		if (!more)

@@ -199,8 +199,8 @@ static int load_file(struct sending *s)
 	} else if (!S_ISREG(st.st_mode) || st.st_size == 0) {
 		err = load_stream(s, fd);
 	} else {
-		map = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE,
-			   fd, 0);
+		map = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd,
+			   0);
 		if (map == MAP_FAILED) {
 			err = -errno;
 		} else {
