@@ -9,7 +9,7 @@
  * addresses; capabilities queue, topic, temporary-queue, temporary-topic;
  * credit, drain, both settlement modes of both ends; messages of any length.
  * Refused with amqp:not-implemented: transactions, message selectors,
- * browsing, durable and shared subscriptions.  Proton 0.37 does not tell the
+ * no-local, browsing, durable and shared subscriptions.  Proton 0.37 does not tell the
  * message-format of a transfer: every message is taken and sent as format 0.
  *
  * A delivery that its receiver settles without naming an outcome is released:

@@ -8,8 +8,6 @@
 
 #include <string.h>
 
-#define SELECTOR_CODE 0x0000468C00000004ull
-
 static const char not_implemented[] = "amqp:not-implemented";
 
 struct asked {
@@ -62,31 +60,49 @@ static struct asked read_capabilities(pn_terminus_t *t)
 	return a;
 }
 
-static bool is_selector(pn_data_t *d)
+enum filter {
+	FILTER_UNKNOWN,
+	FILTER_SELECTOR,
+	FILTER_NO_LOCAL,
+};
+
+/* By descriptor, as the AMQP JMS mapping and its registry of filters have
+ * them. */
+static enum filter filter_of(pn_data_t *d)
 {
-	static const char *const names[] = {
-		"apache.org:selector-filter:string", "jms-selector"};
-	bool found = false;
+	static const struct {
+		uint64_t code;
+		const char *name;
+		enum filter filter;
+	} known[] = {
+		{0x0000468C00000004u, "apache.org:selector-filter:string",
+		 FILTER_SELECTOR},
+		{0x0000468C00000004u, "jms-selector", FILTER_SELECTOR},
+		{0x0000468C00000003u, "apache.org:no-local-filter:list",
+		 FILTER_NO_LOCAL},
+	};
+	uint64_t code = 0;
+	pn_bytes_t name = {0, NULL};
 
 	if (pn_data_type(d) != PN_DESCRIBED)
-		return false;
+		return FILTER_UNKNOWN;
 	pn_data_enter(d);
 	if (pn_data_next(d)) {
-		if (pn_data_type(d) == PN_ULONG) {
-			found = pn_data_get_ulong(d) == SELECTOR_CODE;
-		} else if (pn_data_type(d) == PN_SYMBOL) {
-			pn_bytes_t s = pn_data_get_symbol(d);
-
-			for (size_t i = 0; i < ARRAY_COUNT(names); i++)
-				found |= s.size == strlen(names[i]) &&
-					 !memcmp(s.start, names[i], s.size);
-		}
+		if (pn_data_type(d) == PN_ULONG)
+			code = pn_data_get_ulong(d);
+		else if (pn_data_type(d) == PN_SYMBOL)
+			name = pn_data_get_symbol(d);
 	}
 	pn_data_exit(d);
-	return found;
+	for (size_t i = 0; i < ARRAY_COUNT(known); i++)
+		if (code == known[i].code ||
+		    (name.size == strlen(known[i].name) &&
+		     !memcmp(name.start, known[i].name, name.size)))
+			return known[i].filter;
+	return FILTER_UNKNOWN;
 }
 
-static bool has_selector(pn_terminus_t *source)
+static bool has_filter(pn_terminus_t *source, enum filter wanted)
 {
 	pn_data_t *d = pn_terminus_filter(source);
 	bool found = false;
@@ -96,7 +112,7 @@ static bool has_selector(pn_terminus_t *source)
 		return false;
 	pn_data_enter(d);
 	while (pn_data_next(d) && pn_data_next(d)) /* key, value */
-		found |= is_selector(d);
+		found |= filter_of(d) == wanted;
 	pn_data_exit(d);
 	pn_data_rewind(d);
 	return found;
@@ -139,9 +155,12 @@ static int read_source(pn_terminus_t *t, const struct asked *a,
 	if (!ret->dynamic && !ret->address)
 		return refuse(p, "amqp:invalid-field",
 			      "the source has no address");
-	if (has_selector(t))
+	if (has_filter(t, FILTER_SELECTOR))
 		return refuse(p, not_implemented,
 			      "message selectors are not supported");
+	if (has_filter(t, FILTER_NO_LOCAL))
+		return refuse(p, not_implemented,
+			      "no-local subscriptions are not supported");
 	if (pn_terminus_get_distribution_mode(t) == PN_DIST_MODE_COPY &&
 	    !a->topic)
 		return refuse(p, not_implemented,
