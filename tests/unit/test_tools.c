@@ -95,23 +95,31 @@ static enum options_result parse(struct parsed *p, int argc, char **argv)
 	return result;
 }
 
-#define PARSE(p, ...)                                                          \
-	({                                                                     \
-		char *argv_[] = {__VA_ARGS__};                                 \
-		parse(p, (int)ARRAY_COUNT(argv_), argv_);                      \
-	})
+/* The parser wants an argv that it may reorder, and keeps pointers into it. */
+static enum options_result parse_all(struct parsed *p, const char *const *from,
+				     int count)
+{
+	static char text[16][64];
+	char *argv[16];
 
-#define ARG(text) ((char[]){text})
+	for (int i = 0; i < count; i++) {
+		snprintf(text[i], sizeof(text[i]), "%s", from[i]);
+		argv[i] = text[i];
+	}
+	return parse(p, count, argv);
+}
+
+#define PARSE(p, ...)                                                          \
+	parse_all(p, (const char *const[]){__VA_ARGS__},                       \
+		  (int)ARRAY_COUNT(((const char *const[]){__VA_ARGS__})))
 
 TEST("options are taken in every spelling, mixed with words")
 {
 	struct parsed p = {0};
 
-	assert_int_equal(PARSE(&p, ARG("word"), ARG("--text=a=b"), ARG("-n"),
-			       ARG("7"), ARG("--bytes"), ARG("64KiB"),
-			       ARG("--time=250ms"), ARG("-ojson"), ARG("-f"),
-			       ARG("-lx"), ARG("--list"), ARG("y"), ARG("--"),
-			       ARG("-n")),
+	assert_int_equal(PARSE(&p, "word", "--text=a=b", "-n", "7", "--bytes",
+			       "64KiB", "--time=250ms", "-ojson", "-f", "-lx",
+			       "--list", "y", "--", "-n"),
 			 OPTIONS_GO);
 	assert_string_equal(p.text, "a=b");
 	assert_int_equal(p.number, 7);
@@ -128,19 +136,19 @@ TEST("what is wrong is refused")
 {
 	struct parsed p = {0};
 
-	assert_int_equal(PARSE(&p, ARG("--nummer"), ARG("7")), OPTIONS_BAD);
-	assert_int_equal(PARSE(&p, ARG("--number")), OPTIONS_BAD);
-	assert_int_equal(PARSE(&p, ARG("--number=7x")), OPTIONS_BAD);
-	assert_int_equal(PARSE(&p, ARG("--number=-7")), OPTIONS_BAD);
-	assert_int_equal(PARSE(&p, ARG("--number="), ARG("7")), OPTIONS_BAD);
-	assert_int_equal(PARSE(&p, ARG("--number=99999999999999999999")),
+	assert_int_equal(PARSE(&p, "--nummer", "7"), OPTIONS_BAD);
+	assert_int_equal(PARSE(&p, "--number"), OPTIONS_BAD);
+	assert_int_equal(PARSE(&p, "--number=7x"), OPTIONS_BAD);
+	assert_int_equal(PARSE(&p, "--number=-7"), OPTIONS_BAD);
+	assert_int_equal(PARSE(&p, "--number=", "7"), OPTIONS_BAD);
+	assert_int_equal(PARSE(&p, "--number=99999999999999999999"),
 			 OPTIONS_BAD);
-	assert_int_equal(PARSE(&p, ARG("--bytes=99999999999GiB")), OPTIONS_BAD);
-	assert_int_equal(PARSE(&p, ARG("--time=5 s")), OPTIONS_BAD);
-	assert_int_equal(PARSE(&p, ARG("--output=jso")), OPTIONS_BAD);
-	assert_int_equal(PARSE(&p, ARG("--flag=yes")), OPTIONS_BAD);
-	assert_int_equal(PARSE(&p, ARG("-x")), OPTIONS_BAD);
-	assert_int_equal(PARSE(&p, ARG("1"), ARG("2"), ARG("3")), OPTIONS_BAD);
+	assert_int_equal(PARSE(&p, "--bytes=99999999999GiB"), OPTIONS_BAD);
+	assert_int_equal(PARSE(&p, "--time=5 s"), OPTIONS_BAD);
+	assert_int_equal(PARSE(&p, "--output=jso"), OPTIONS_BAD);
+	assert_int_equal(PARSE(&p, "--flag=yes"), OPTIONS_BAD);
+	assert_int_equal(PARSE(&p, "-x"), OPTIONS_BAD);
+	assert_int_equal(PARSE(&p, "1", "2", "3"), OPTIONS_BAD);
 }
 
 TEST("the nearest word is found, and none is when nothing is near")
