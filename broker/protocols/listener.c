@@ -74,8 +74,8 @@ static const char *protocol_name(const struct arrival *a)
 	static const struct {
 		const char *begins, *name;
 	} known[] = {
-		{"CONN", "STOMP"}, {"STOM", "STOMP"}, {"GET ", "HTTP"},
-		{"POST", "HTTP"},  {"HEAD", "HTTP"},  {"PUT ", "HTTP"},
+		{"CONN", "STOMP"}, {"STOM", "STOMP"},	{"GET ", "HTTP"},
+		{"POST", "HTTP"},  {"HEAD", "HTTP"},	{"PUT ", "HTTP"},
 		{"OPTI", "HTTP"},  {"\x16\x03", "TLS"}, {"\x10", "MQTT"},
 	};
 
@@ -93,9 +93,9 @@ static void answer_other(struct arrival *a)
 	static const char line[] =
 		"Holdfast: this port speaks AMQP 1.0 only\r\n";
 
-	logger_warn("listener", "wrong-protocol", "listen=%s peer=%s protocol=%s",
-		    a->listener->url, loop_socket_peer(a->socket),
-		    protocol_name(a));
+	logger_warn("listener", "wrong-protocol",
+		    "listen=%s peer=%s protocol=%s", a->listener->url,
+		    loop_socket_peer(a->socket), protocol_name(a));
 	a->answered = true;
 	a->op.done = answer_sent;
 	loop_send(a->loop, &a->op, a->socket, line, sizeof(line) - 1);
@@ -215,7 +215,8 @@ static void accepted(struct loop_op *op, int res)
 		return;
 	}
 	if (res < 0) {
-		/* Out of descriptors, most likely: trying at once would spin. */
+		/* Out of descriptors, most likely: trying at once would spin.
+		 */
 		if (!l->error_logged)
 			logger_warn("listener", "accept-failed",
 				    "listen=%s error=%s", l->url,

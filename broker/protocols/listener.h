@@ -5,7 +5,8 @@
  * looks at the first bytes to tell protocols apart, and answers those that are
  * not spoken here with one clear line.
  *
- * Life: listener_create → listener_start → … → listener_stop → listener_free. */
+ * Life: listener_create → listener_start → … → listener_stop → listener_free.
+ */
 #ifndef BROKER_PROTOCOLS_LISTENER_H
 #define BROKER_PROTOCOLS_LISTENER_H
 

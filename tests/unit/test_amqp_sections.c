@@ -5,12 +5,23 @@
 #include "broker/protocols/amqp/wire.h"
 
 #define HEADER "\x00\x53\x70\xc0\x07\x04\x41\x50\x07\x52\x64\x42"
-#define DELIVERY_ANNOTATIONS "\x00\x53\x71\xc1\x07\x02\xa3\x01" "d" "\xa1\x01" "v"
+#define DELIVERY_ANNOTATIONS                                                   \
+	"\x00\x53\x71\xc1\x07\x02\xa3\x01"                                     \
+	"d"                                                                    \
+	"\xa1\x01"                                                             \
+	"v"
 #define ANNOTATIONS                                                            \
-	"\x00\x53\x72\xc1\x0d\x04\xa3\x01" "a" "\xa1\x01" "1" "\xa3\x01" "b"   \
-	"\xa1\x01" "2"
+	"\x00\x53\x72\xc1\x0d\x04\xa3\x01"                                     \
+	"a"                                                                    \
+	"\xa1\x01"                                                             \
+	"1"                                                                    \
+	"\xa3\x01"                                                             \
+	"b"                                                                    \
+	"\xa1\x01"                                                             \
+	"2"
 #define PROPERTIES                                                             \
-	"\x00\x53\x73\xc0\x16\x09\x40\x40\xa1\x03" "abc"                       \
+	"\x00\x53\x73\xc0\x16\x09\x40\x40\xa1\x03"                             \
+	"abc"                                                                  \
 	"\x40\x40\x40\x40\x40\x83\x00\x00\x00\x00\x00\x00\x30\x39"
 #define BODY "\x00\x53\x75\xa0\x03xyz"
 #define MESSAGE HEADER DELIVERY_ANNOTATIONS ANNOTATIONS PROPERTIES BODY
@@ -34,7 +45,8 @@ TEST("every field that the broker needs is read from a full message")
 	assert_int_equal(s.to_len, 3);
 	assert_memory_equal(s.to, "abc", 3);
 	assert_int_equal(s.header_end, sizeof(HEADER) - 1);
-	assert_int_equal(s.annotations_at, sizeof(HEADER DELIVERY_ANNOTATIONS) - 1);
+	assert_int_equal(s.annotations_at,
+			 sizeof(HEADER DELIVERY_ANNOTATIONS) - 1);
 	assert_int_equal(s.annotations_end,
 			 sizeof(HEADER DELIVERY_ANNOTATIONS ANNOTATIONS) - 1);
 	sections_props(&s, 1000, &props);
@@ -48,12 +60,16 @@ TEST("a time to live counts from now, and the default priority is 4")
 	struct record_props props;
 	struct sections s;
 
-	assert_int_equal(sections_scan(TEXT("\x00\x53\x70\xc0\x07\x03\x40\x40\x70"
-					    "\x00\x00\x03\xe8" BODY),
-				       true, &s), -E_CORRUPT);
-	assert_int_equal(sections_scan(TEXT("\x00\x53\x70\xc0\x08\x03\x40\x40\x70"
-					    "\x00\x00\x03\xe8" BODY),
-				       true, &s), 0);
+	assert_int_equal(
+		sections_scan(TEXT("\x00\x53\x70\xc0\x07\x03\x40\x40\x70"
+				   "\x00\x00\x03\xe8" BODY),
+			      true, &s),
+		-E_CORRUPT);
+	assert_int_equal(
+		sections_scan(TEXT("\x00\x53\x70\xc0\x08\x03\x40\x40\x70"
+				   "\x00\x00\x03\xe8" BODY),
+			      true, &s),
+		0);
 	sections_props(&s, 5, &props);
 	assert_int_equal(props.expiry_ms, 1005);
 	assert_int_equal(props.priority, 4);
@@ -63,11 +79,14 @@ TEST("symbolic descriptors name sections as well")
 {
 	struct sections s;
 
-	assert_int_equal(
-		sections_scan(TEXT("\x00\xa3\x10" "amqp:header:list"
-				   "\xc0\x02\x01\x41"
-				   "\x00\xa3\x10" "amqp:data:binary" "\xa0\x00"),
-			      true, &s), 0);
+	assert_int_equal(sections_scan(TEXT("\x00\xa3\x10"
+					    "amqp:header:list"
+					    "\xc0\x02\x01\x41"
+					    "\x00\xa3\x10"
+					    "amqp:data:binary"
+					    "\xa0\x00"),
+				       true, &s),
+			 0);
 	assert_true(s.durable);
 }
 
@@ -113,14 +132,16 @@ TEST("sections out of order, twice or of mixed bodies are malformed")
 {
 	struct sections s;
 
-	assert_int_equal(sections_scan(TEXT(BODY HEADER), true, &s), -E_CORRUPT);
+	assert_int_equal(sections_scan(TEXT(BODY HEADER), true, &s),
+			 -E_CORRUPT);
 	assert_int_equal(sections_scan(TEXT(HEADER HEADER BODY), true, &s),
 			 -E_CORRUPT);
 	assert_int_equal(sections_scan(TEXT(BODY "\x00\x53\x77\x41"), true, &s),
 			 -E_CORRUPT);
 	assert_int_equal(sections_scan(TEXT(BODY BODY), true, &s), 0);
 	assert_int_equal(sections_scan(TEXT("\x00\x53\x77\x41\x00\x53\x77\x41"),
-				       true, &s), -E_CORRUPT);
+				       true, &s),
+			 -E_CORRUPT);
 }
 
 static size_t prefix(const char *message, size_t len,
@@ -187,12 +208,21 @@ static bool map_has(struct wire in, uint32_t count, const char *key,
 	return found == 1;
 }
 
-TEST("extra annotations replace those of the same name, and the origin is added")
+TEST("extra annotations replace those of the same name, and the origin is "
+     "added")
 {
-	static const char extra[] = "\xc1\x0d\x04\xa3\x01" "b" "\xa1\x01" "9"
-				    "\xa3\x01" "c" "\xa1\x01" "3";
-	struct record_origin origin = {.address = "addr", .address_len = 4,
-				       .queue = "que", .queue_len = 3,
+	static const char extra[] = "\xc1\x0d\x04\xa3\x01"
+				    "b"
+				    "\xa1\x01"
+				    "9"
+				    "\xa3\x01"
+				    "c"
+				    "\xa1\x01"
+				    "3";
+	struct record_origin origin = {.address = "addr",
+				       .address_len = 4,
+				       .queue = "que",
+				       .queue_len = 3,
 				       .reason = RECORD_REASON_EXPIRED};
 	struct sections_changes c = {.extra = extra,
 				     .extra_len = sizeof(extra) - 1,
@@ -216,8 +246,8 @@ TEST("extra annotations replace those of the same name, and the origin is added"
 
 TEST("a message without header or annotations gets those that it needs")
 {
-	struct record_origin origin = {.address = "a", .address_len = 1,
-				       .queue = "q", .queue_len = 1};
+	struct record_origin origin = {
+		.address = "a", .address_len = 1, .queue = "q", .queue_len = 1};
 	struct sections_changes c = {.delivery_count = 1, .origin = &origin};
 	uint8_t buf[4096];
 	struct sections s, again;
@@ -232,27 +262,40 @@ TEST("a message without header or annotations gets those that it needs")
 
 TEST("annotations of several failures are laid over each other")
 {
-	static const char first[] = "\xc1\x0d\x04\xa3\x01" "a" "\xa1\x01" "1"
-				    "\xa3\x01" "b" "\xa1\x01" "2";
-	static const char second[] = "\xc1\x07\x02\xa3\x01" "a" "\xa1\x01" "5";
+	static const char first[] = "\xc1\x0d\x04\xa3\x01"
+				    "a"
+				    "\xa1\x01"
+				    "1"
+				    "\xa3\x01"
+				    "b"
+				    "\xa1\x01"
+				    "2";
+	static const char second[] = "\xc1\x07\x02\xa3\x01"
+				     "a"
+				     "\xa1\x01"
+				     "5";
 	uint8_t one[256], two[256];
 	uint32_t one_len, two_len;
 	struct wire_value v;
 	struct wire w;
 
 	assert_int_equal(sections_merge(NULL, 0, TEXT(first), one, sizeof(one),
-					&one_len), 0);
+					&one_len),
+			 0);
 	assert_int_equal(sections_merge(one, one_len, TEXT(second), two,
-					sizeof(two), &two_len), 0);
+					sizeof(two), &two_len),
+			 0);
 	w = wire_of(two, two_len);
 	assert_int_equal(wire_read(&w, &v), 0);
 	assert_int_equal(v.count, 4);
 	assert_true(map_has(wire_inside(&v), 4, "a", "5"));
 	assert_true(map_has(wire_inside(&v), 4, "b", "2"));
-	assert_int_equal(sections_merge(one, one_len, TEXT(second), two, 10,
-					&two_len), -E_LIMIT);
+	assert_int_equal(
+		sections_merge(one, one_len, TEXT(second), two, 10, &two_len),
+		-E_LIMIT);
 	assert_int_equal(sections_merge(NULL, 0, TEXT("\xa1\x01x"), two,
-					sizeof(two), &two_len), -E_CORRUPT);
+					sizeof(two), &two_len),
+			 -E_CORRUPT);
 }
 
 TEST("values nested deeper than the limit are refused, not followed")
@@ -281,12 +324,15 @@ TEST("values nested deeper than the limit are refused, not followed")
 
 TEST("an array that claims more elements than it has bytes is refused")
 {
-	struct wire w = wire_of(TEXT("\xf0\x00\x00\x00\x06\x7f\xff\xff\xff\x50\x01"));
+	struct wire w =
+		wire_of(TEXT("\xf0\x00\x00\x00\x06\x7f\xff\xff\xff\x50\x01"));
 
 	assert_int_equal(wire_check(&w), -E_CORRUPT);
 	w = wire_of(TEXT("\xf0\x00\x00\x00\x05\x7f\xff\xff\xff\x41"));
 	assert_int_equal(wire_check(&w), -E_CORRUPT);
-	w = wire_of(TEXT("\xe0\x05\x02\xa3\x01" "a" "\x00"));
+	w = wire_of(TEXT("\xe0\x05\x02\xa3\x01"
+			 "a"
+			 "\x00"));
 	assert_int_equal(wire_check(&w), 0);
 }
 

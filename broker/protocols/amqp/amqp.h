@@ -9,8 +9,9 @@
  * addresses; capabilities queue, topic, temporary-queue, temporary-topic;
  * credit, drain, both settlement modes of both ends; messages of any length.
  * Refused with amqp:not-implemented: transactions, message selectors,
- * no-local, browsing, durable and shared subscriptions.  Proton 0.37 does not tell the
- * message-format of a transfer: every message is taken and sent as format 0.
+ * no-local, browsing, durable and shared subscriptions.  Proton 0.37 does not
+ * tell the message-format of a transfer: every message is taken and sent as
+ * format 0.
  *
  * A delivery that its receiver settles without naming an outcome is released:
  * the engine does not tell a source's default-outcome, and a message must not
@@ -26,15 +27,15 @@ struct amqp;
 struct amqp_options {
 	struct core *core;
 	struct auth *auth;
-	const char *container_id;   /* copied; NULL: "holdfast" */
-	uint32_t frame_bytes_max;   /* 0: 128 KiB; 4 KiB to 1 MiB */
-	uint32_t idle_timeout_ms;   /* 0: 60000; half of it is advertised */
-	uint32_t handshake_ms;	    /* until open; 0: 10000 */
-	uint32_t credit;	    /* for producers; 0: 1000 */
-	uint32_t credit_refill;	    /* at this rest; 0: 300 */
-	uint16_t channel_max;	    /* 0: 255; at most 1023 */
-	uint32_t session_window;    /* frames; 0: 2048 */
-	uint32_t session_link_max;  /* 0: 1024 */
+	const char *container_id;     /* copied; NULL: "holdfast" */
+	uint32_t frame_bytes_max;     /* 0: 128 KiB; 4 KiB to 1 MiB */
+	uint32_t idle_timeout_ms;     /* 0: 60000; half of it is advertised */
+	uint32_t handshake_ms;	      /* until open; 0: 10000 */
+	uint32_t credit;	      /* for producers; 0: 1000 */
+	uint32_t credit_refill;	      /* at this rest; 0: 300 */
+	uint16_t channel_max;	      /* 0: 255; at most 1023 */
+	uint32_t session_window;      /* frames; 0: 2048 */
+	uint32_t session_link_max;    /* 0: 1024 */
 	uint32_t connection_link_max; /* 0: 4096 */
 	uint32_t link_unsettled_max;  /* each direction; 0: 16384 */
 	uint64_t message_bytes_max;   /* 0: 1 GiB; advertised and enforced */

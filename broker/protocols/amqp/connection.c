@@ -161,8 +161,7 @@ void connection_settled(struct connection *c)
 {
 	ASSERT(c->in_flight);
 	c->in_flight--;
-	if (c->close_wanted && c->in_flight == 0 &&
-	    c->state == CONNECTION_OPEN)
+	if (c->close_wanted && c->in_flight == 0 && c->state == CONNECTION_OPEN)
 		close_forced(c);
 	connection_wake(c);
 }
@@ -219,16 +218,18 @@ static void arm_timer(struct connection *c)
 		int64_t due = pn_transport_tick(c->driver.transport, now_ms(c));
 
 		if (due > 0)
-			after = base_min(after, due > now_ms(c)
-							? (uint64_t)(due - now_ms(c)) * NS_PER_MS
-							: NS_PER_MS);
+			after = base_min(after,
+					 due > now_ms(c)
+						 ? (uint64_t)(due - now_ms(c)) *
+							   NS_PER_MS
+						 : NS_PER_MS);
 		/* Proton measures from when it is asked, so ask often enough
 		 * for a heartbeat in good time. */
 		remote = pn_transport_get_remote_idle_timeout(
 			c->driver.transport);
 		if (remote)
-			after = base_min(after, base_max(remote / 4, 1) *
-							NS_PER_MS);
+			after = base_min(after,
+					 base_max(remote / 4, 1) * NS_PER_MS);
 	}
 	if (after != UINT64_MAX)
 		loop_timer_set(c->loop, &c->timer, after);
@@ -363,7 +364,8 @@ static bool is_finished(const struct connection *c)
 
 static void on_flush(struct loop_task *task)
 {
-	struct connection *c = container_of(task, struct connection, flush_task);
+	struct connection *c =
+		container_of(task, struct connection, flush_task);
 
 	if (c->state != CONNECTION_DEAD) {
 		endpoint_dispatch(c);
@@ -460,8 +462,8 @@ static void process_input(struct connection *c)
 			c->have = 0; /* Proton takes no more */
 			return;
 		}
-		verdict = gate_scan(&c->gate, (const uint8_t *)b.start,
-				    c->have, &len, &e);
+		verdict = gate_scan(&c->gate, (const uint8_t *)b.start, c->have,
+				    &len, &e);
 		if (len) {
 			pn_connection_driver_read_done(&c->driver, len);
 			endpoint_dispatch(c);
@@ -508,9 +510,9 @@ static void after_input(struct connection *c)
 			: (pn_rwbytes_t){0, NULL};
 
 	if (c->have && b.size)
-		c->want = base_max(c->want,
-				   gate_frame_bytes((const uint8_t *)b.start,
-						    c->have));
+		c->want = base_max(
+			c->want,
+			gate_frame_bytes((const uint8_t *)b.start, c->have));
 	check_silent_refusal(c);
 	connection_wake(c);
 	start_recv(c);
@@ -541,8 +543,8 @@ static void on_recv(struct loop_op *op, int res)
 	c->have += (size_t)res;
 	/* A full buffer says that there is more: read in larger pieces. */
 	if ((size_t)res == c->asked)
-		c->want = base_min(c->want * 4,
-				   c->amqp->options.frame_bytes_max);
+		c->want =
+			base_min(c->want * 4, c->amqp->options.frame_bytes_max);
 	process_input(c);
 	after_input(c);
 }
@@ -559,8 +561,7 @@ void connection_resume(struct connection *c)
 void connection_block(struct connection *c, bool blocked)
 {
 	if (blocked) {
-		if (c->blocked++ == 0 && !c->idle_off &&
-		    c->driver.transport) {
+		if (c->blocked++ == 0 && !c->idle_off && c->driver.transport) {
 			c->idle_off = true;
 			pn_transport_set_idle_timeout(c->driver.transport, 0);
 		}
@@ -582,9 +583,9 @@ void connection_opened(struct connection *c, const char *container)
 	c->deadline_ns = 0;
 	loop_timer_cancel(c->loop, &c->timer);
 	arm_timer(c);
-	logger_info("amqp", "connection-opened",
-		    "peer=%s user=%s container=%s", loop_socket_peer(c->socket),
-		    LOGGER_QUOTE(c->user), LOGGER_QUOTE(c->container));
+	logger_info("amqp", "connection-opened", "peer=%s user=%s container=%s",
+		    loop_socket_peer(c->socket), LOGGER_QUOTE(c->user),
+		    LOGGER_QUOTE(c->container));
 }
 
 /* ---- beginning ---- */
@@ -661,8 +662,8 @@ void amqp_accept(struct amqp *a, unsigned shard_index,
 		loop_socket_close(socket);
 		return;
 	}
-	c->deadline_ns = loop_now_ns(c->loop) +
-			 a->options.handshake_ms * NS_PER_MS;
+	c->deadline_ns =
+		loop_now_ns(c->loop) + a->options.handshake_ms * NS_PER_MS;
 	arm_timer(c);
 	b = pn_connection_driver_read_buffer(&c->driver);
 	if (b.size < len) {

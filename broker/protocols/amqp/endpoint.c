@@ -18,8 +18,8 @@ static void on_open(struct connection *c, pn_connection_t *pn)
 
 	pn_data_put_array(d, false, PN_SYMBOL);
 	pn_data_enter(d);
-	pn_data_put_symbol(d, pn_bytes(strlen(anonymous_relay),
-				       anonymous_relay));
+	pn_data_put_symbol(d,
+			   pn_bytes(strlen(anonymous_relay), anonymous_relay));
 	pn_data_exit(d);
 	d = pn_connection_properties(pn);
 	pn_data_put_map(d);

@@ -69,7 +69,8 @@ static struct gate_handle *handle_find(const struct gate *g, uint64_t key)
 {
 	if (!g->handle_capacity)
 		return NULL;
-	for (uint32_t i = slot_of(g, key);; i = (i + 1) & (g->handle_capacity - 1)) {
+	for (uint32_t i = slot_of(g, key);;
+	     i = (i + 1) & (g->handle_capacity - 1)) {
 		struct gate_handle *h = &g->handles[i];
 
 		if (!h->used)
@@ -215,7 +216,8 @@ static int pass_attach(struct gate *g, uint16_t channel, struct fields *f,
 	    next_kind(f, WIRE_BOOL, true, &role))
 		FAIL(e, decode_error, "attach lacks a mandatory field");
 	if (memchr(name.data, 0, name.len))
-		FAIL(e, "amqp:invalid-field", "a link name contains zero bytes");
+		FAIL(e, "amqp:invalid-field",
+		     "a link name contains zero bytes");
 	key = (uint64_t)channel << 32 | (uint32_t)handle.u;
 	if (handle.u > INT32_MAX)
 		FAIL(e, "amqp:session:errant-link", "handle out of range");
@@ -362,7 +364,7 @@ static int pass_performative(struct gate *g, uint64_t code, uint16_t channel,
 		return pass_detach(g, channel, f, e);
 	case P_END:
 		handles_remove_channel(g, channel);
-		g->channels[channel / 8] &= (uint8_t)~(1u << (channel % 8));
+		g->channels[channel / 8] &= (uint8_t) ~(1u << (channel % 8));
 		return 0;
 	case P_CLOSE:
 		g->phase = GATE_CLOSED;

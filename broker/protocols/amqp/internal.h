@@ -57,7 +57,8 @@ struct amqp {
 /* NULL without memory.  At most one for each connection that is sending. */
 struct send_buffer *amqp_buffer_take(struct amqp_shard *);
 void amqp_buffer_give(struct amqp_shard *, struct send_buffer *);
-/* At least len bytes, until the next call on this shard; NULL without memory. */
+/* At least len bytes, until the next call on this shard; NULL without memory.
+ */
 uint8_t *amqp_scratch(struct amqp_shard *, size_t len);
 /* The AMQP error condition for a code of the core. */
 const char *amqp_condition(int err);
@@ -86,8 +87,8 @@ struct connection {
 	bool torn, opened, alien, sasl_failed;
 	bool idle_off;	   /* no idle timeout while we do not read */
 	bool close_wanted; /* when the publications in flight have settled */
-	bool deaf;	   /* never reconnects after a close: see connection.c */
-	bool dropping;	   /* ends without a close once all is sent */
+	bool deaf;	  /* never reconnects after a close: see connection.c */
+	bool dropping;	  /* ends without a close once all is sent */
 	uint32_t blocked; /* producers that wait for the disk */
 	uint32_t holds;	  /* links and requests that outlive Proton */
 	/* input: bytes of an unfinished frame lie at the start of Proton's
@@ -176,10 +177,10 @@ struct link {
 	struct session *session;
 	pn_link_t *pn; /* NULL: Proton's part is over */
 	enum link_core core;
-	bool sender;	   /* ours: a link_out */
-	bool remote_gone;  /* the peer has detached */
+	bool sender;	    /* ours: a link_out */
+	bool remote_gone;   /* the peer has detached */
 	bool remote_closed; /* … and with closed = true */
-	bool local_gone;   /* we have detached or closed */
+	bool local_gone;    /* we have detached or closed */
 };
 
 struct link_in;

@@ -128,7 +128,8 @@ void link_close(struct link *l, const char *condition, const char *text)
 	if (!l->pn || l->local_gone)
 		return;
 	l->local_gone = true;
-	logger_warn("amqp", "link-closed", "peer=%s link=%s condition=%s text=%s",
+	logger_warn("amqp", "link-closed",
+		    "peer=%s link=%s condition=%s text=%s",
 		    loop_socket_peer(l->connection->socket),
 		    LOGGER_QUOTE(pn_link_name(l->pn)), condition,
 		    LOGGER_QUOTE(text));

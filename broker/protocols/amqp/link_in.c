@@ -161,8 +161,8 @@ static void publish(struct link_in *in, pn_delivery_t *d, struct message *m)
 
 static void receive_whole(struct link_in *in, pn_delivery_t *d, size_t len)
 {
-	struct message *m = message_create(in->link.connection->home->shard,
-					   (uint32_t)len);
+	struct message *m =
+		message_create(in->link.connection->home->shard, (uint32_t)len);
 
 	if (!m) {
 		reject(in, d, "amqp:resource-limit-exceeded", "out of memory");
@@ -291,8 +291,7 @@ static bool gather(struct link_in *in)
 		in->partial_len += (uint32_t)n;
 		in->total += (uint64_t)n;
 		if (in->total > o->message_bytes_max) {
-			link_close(&in->link,
-				   "amqp:link:message-size-exceeded",
+			link_close(&in->link, "amqp:link:message-size-exceeded",
 				   "the message is larger than the link's "
 				   "max-message-size");
 			return false;
@@ -433,9 +432,8 @@ static void on_attached(struct producer *p, int err, const char *name)
 	l->core = LINK_ATTACHED;
 	terminus_answer(l->pn, name);
 	mode = pn_link_remote_rcv_settle_mode(l->pn);
-	pn_link_set_rcv_settle_mode(l->pn, mode == PN_RCV_SECOND
-						   ? PN_RCV_SECOND
-						   : PN_RCV_FIRST);
+	pn_link_set_rcv_settle_mode(
+		l->pn, mode == PN_RCV_SECOND ? PN_RCV_SECOND : PN_RCV_FIRST);
 	pn_link_set_snd_settle_mode(l->pn,
 				    pn_link_remote_snd_settle_mode(l->pn));
 	pn_link_set_max_message_size(

@@ -154,7 +154,8 @@ static void finish_drain(struct link_out *out)
 
 static void on_drained(struct consumer *consumer)
 {
-	struct link_out *out = container_of(consumer, struct link_out, consumer);
+	struct link_out *out =
+		container_of(consumer, struct link_out, consumer);
 
 	if (!is_live(out) || !out->draining)
 		return;
@@ -411,7 +412,8 @@ static void large_next(struct link_out *out)
 
 static void on_deliver(struct consumer *consumer, struct delivery *d)
 {
-	struct link_out *out = container_of(consumer, struct link_out, consumer);
+	struct link_out *out =
+		container_of(consumer, struct link_out, consumer);
 	struct connection *c = out->link.connection;
 
 	if (out->granted)
@@ -433,7 +435,8 @@ static void on_deliver(struct consumer *consumer, struct delivery *d)
 
 static void on_gone(struct consumer *consumer, int err)
 {
-	struct link_out *out = container_of(consumer, struct link_out, consumer);
+	struct link_out *out =
+		container_of(consumer, struct link_out, consumer);
 
 	link_close(&out->link, "amqp:resource-deleted",
 		   "the queue was deleted");
@@ -441,13 +444,14 @@ static void on_gone(struct consumer *consumer, int err)
 
 static void on_confirmed(struct consumer *consumer, void *context, int err)
 {
-	struct link_out *out = container_of(consumer, struct link_out, consumer);
+	struct link_out *out =
+		container_of(consumer, struct link_out, consumer);
 	pn_delivery_t *pn = context;
 
 	if (!out->link.pn)
 		return;
-	pn_delivery_update(pn, err ? PN_RELEASED
-				   : pn_delivery_remote_state(pn));
+	pn_delivery_update(pn,
+			   err ? PN_RELEASED : pn_delivery_remote_state(pn));
 	pn_delivery_settle(pn);
 	connection_wake(out->link.connection);
 }
@@ -457,8 +461,8 @@ static void on_confirmed(struct consumer *consumer, void *context, int err)
 static int merge_annotations(struct link_out *out, const struct delivery *d,
 			     pn_data_t *annotations, struct settlement *s)
 {
-	uint8_t *buf = amqp_scratch(out->link.connection->home,
-				    2 * RECORD_EXTRA_MAX);
+	uint8_t *buf =
+		amqp_scratch(out->link.connection->home, 2 * RECORD_EXTRA_MAX);
 	uint32_t earlier_len;
 	const void *earlier = delivery_extra(d, &earlier_len);
 	ssize_t len;
@@ -487,8 +491,7 @@ static void log_rejection(struct link_out *out, pn_disposition_t *remote)
 
 	/* Once a link: a consumer that rejects all would fill the log. */
 	logger_write(out->rejection_logged ? LOGGER_DEBUG : LOGGER_WARN, "amqp",
-		     "message-rejected",
-		     "peer=%s link=%s condition=%s text=%s",
+		     "message-rejected", "peer=%s link=%s condition=%s text=%s",
 		     loop_socket_peer(out->link.connection->socket),
 		     LOGGER_QUOTE(pn_link_name(out->link.pn)),
 		     LOGGER_QUOTE(name ? name : ""),
@@ -518,8 +521,8 @@ static bool read_outcome(struct link_out *out, const struct delivery *d,
 		s->delivery_failed = pn_disposition_is_failed(remote);
 		s->undeliverable_here = pn_disposition_is_undeliverable(remote);
 		if (pn_data_size(pn_disposition_annotations(remote)) &&
-		    merge_annotations(out, d, pn_disposition_annotations(remote),
-				      s))
+		    merge_annotations(out, d,
+				      pn_disposition_annotations(remote), s))
 			s->extra = NULL;
 		return true;
 	default:
@@ -568,7 +571,8 @@ void link_out_updated(struct link *l, pn_delivery_t *pn)
 
 static void on_attached(struct consumer *consumer, int err, const char *name)
 {
-	struct link_out *out = container_of(consumer, struct link_out, consumer);
+	struct link_out *out =
+		container_of(consumer, struct link_out, consumer);
 	struct link *l = &out->link;
 	pn_snd_settle_mode_t mode;
 

@@ -201,7 +201,7 @@ int sections_scan(const void *data, size_t len, bool whole,
 		if (code <= SECTION_MESSAGE_ANNOTATIONS)
 			s.annotations_end = end;
 		continue;
-broken:
+	broken:
 		/* The beginning of a long message may stop anywhere. */
 		if (whole)
 			return -E_CORRUPT;
@@ -219,9 +219,7 @@ broken:
 void sections_props(const struct sections *s, uint64_t now_ms,
 		    struct record_props *ret)
 {
-	ret->priority = s->has_priority
-				? (uint8_t)base_min(s->priority, 9)
-				: 4;
+	ret->priority = s->has_priority ? (uint8_t)base_min(s->priority, 9) : 4;
 	ret->durable = s->durable;
 	ret->format = 0;
 	ret->expiry_ms = 0;

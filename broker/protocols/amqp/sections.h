@@ -15,9 +15,9 @@
 /* Offsets are from the start of the message; a section that is missing is
  * empty at the place where it would be. */
 struct sections {
-	uint32_t header_end;		/* starts at 0 */
-	uint32_t annotations_at;	/* message annotations; the delivery
-					   annotations lie before them */
+	uint32_t header_end;	 /* starts at 0 */
+	uint32_t annotations_at; /* message annotations; the delivery
+				    annotations lie before them */
 	uint32_t annotations_end;
 	bool durable, has_priority, has_ttl;
 	uint8_t priority;

@@ -163,8 +163,7 @@ static int read_source(pn_terminus_t *t, const struct asked *a,
 			      "no-local subscriptions are not supported");
 	if (pn_terminus_get_distribution_mode(t) == PN_DIST_MODE_COPY &&
 	    !a->topic)
-		return refuse(p, not_implemented,
-			      "browsing is not supported");
+		return refuse(p, not_implemented, "browsing is not supported");
 	if (a->shared)
 		return refuse(p, not_implemented,
 			      "shared subscriptions are not supported");

@@ -70,13 +70,16 @@ static inline size_t wire_left(const struct wire *w)
 
 static inline struct wire wire_of(const void *data, size_t len)
 {
-	return (struct wire){data, (const uint8_t *)data + len};
+	const uint8_t *p = data;
+
+	/* Nothing may be added to a null pointer, not even nothing. */
+	return (struct wire){p, p ? p + len : NULL};
 }
 
 /* The elements of a list or map. */
 static inline struct wire wire_inside(const struct wire_value *v)
 {
-	return (struct wire){v->data, v->data + v->len};
+	return wire_of(v->data, v->len);
 }
 
 /* Read one value; elements of compound values are stepped over unseen. */
