@@ -25,7 +25,6 @@ struct verifying {
 	struct checkpoint_file files[CHECKPOINT_MAX];
 	size_t file_count;
 	struct log_position positions[CHECKPOINT_MAX];
-	uint64_t least_lsn;
 };
 
 static void on_finding(void *ctx, const struct log_finding *f)
@@ -50,14 +49,13 @@ static void on_finding(void *ctx, const struct log_finding *f)
 	printf(": %s\n", f->what);
 }
 
-/* A checkpoint's name tells its LSN; the frame that begins there is where
- * replay goes on.  So the start of the history is found without a key. */
+/* Behind a checkpoint segments may be dropped one by one, so an unbroken
+ * history is owed only from the newest one on.  Its name tells its LSN, and
+ * the frame that begins there is where replay goes on: no key is needed. */
 static int note_frame(void *ctx, const struct log_frame_info *f)
 {
 	struct verifying *v = ctx;
 
-	if (!v->least_lsn || f->first_lsn < v->least_lsn)
-		v->least_lsn = f->first_lsn;
 	for (size_t i = 0; i < v->file_count; i++) {
 		struct log_position *p = &v->positions[i];
 
@@ -83,7 +81,7 @@ static int find_start(struct verifying *v, const struct log_position **ret)
 		err = 0;
 	if (!err)
 		err = log_inspect(v->io, v->dir, NULL, note_frame, NULL, v);
-	if (err || v->least_lsn <= 1)
+	if (err)
 		return err;
 	for (size_t i = 0; i < v->file_count && !*ret; i++) {
 		if (v->positions[i].segment)
