@@ -493,7 +493,7 @@ static struct spread spread_of(const double *values, unsigned count)
 
 static struct spread spread_rates(const struct rounds *all, enum side side)
 {
-	double values[ROUNDS_MAX];
+	double values[ROUNDS_MAX] = {0};
 
 	for (unsigned i = 0; i < all->count; i++)
 		values[i] = all->results[side][i].rate;
@@ -502,7 +502,7 @@ static struct spread spread_rates(const struct rounds *all, enum side side)
 
 static struct spread spread_bytes(const struct rounds *all, enum side side)
 {
-	double values[ROUNDS_MAX];
+	double values[ROUNDS_MAX] = {0};
 
 	for (unsigned i = 0; i < all->count; i++)
 		values[i] = all->results[side][i].bytes;
@@ -513,7 +513,7 @@ static struct spread spread_bytes(const struct rounds *all, enum side side)
 static struct spread spread_ratio(const struct rounds *all, enum side ours,
 				  enum side theirs, bool bytes)
 {
-	double values[ROUNDS_MAX];
+	double values[ROUNDS_MAX] = {0};
 
 	for (unsigned i = 0; i < all->count; i++) {
 		const struct result *a = &all->results[ours][i];
@@ -526,7 +526,7 @@ static struct spread spread_ratio(const struct rounds *all, enum side ours,
 
 static double median_p(const struct rounds *all, enum side side, bool p99)
 {
-	double values[ROUNDS_MAX];
+	double values[ROUNDS_MAX] = {0};
 
 	for (unsigned i = 0; i < all->count; i++)
 		values[i] = p99 ? all->results[side][i].p99_us

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "base/err.h"
+#include "tools/bench_value.h"
 #include "tools/bench_wire.h"
 
 #define FRAME_MAX (256u * 1024u) /* ours */
@@ -45,153 +46,6 @@ static void fail(struct bench_wire *w, const char *format, ...)
 	}
 	w->failed = true;
 	w->state = BENCH_WIRE_CLOSED;
-}
-
-/* ---- reading types ---- */
-
-struct value {
-	enum { V_NULL, V_NUMBER, V_BYTES, V_LIST, V_OTHER } kind;
-	uint64_t number;
-	const uint8_t *bytes;
-	size_t len; /* of bytes, or of a list's elements */
-	uint32_t count;
-	bool described;
-	uint64_t descriptor;
-};
-
-struct cursor {
-	const uint8_t *p, *end;
-	bool bad;
-};
-
-static uint64_t take_number(struct cursor *c, unsigned bytes)
-{
-	uint64_t n = 0;
-
-	if ((size_t)(c->end - c->p) < bytes) {
-		c->bad = true;
-		c->p = c->end;
-		return 0;
-	}
-	while (bytes--)
-		n = n << 8 | *c->p++;
-	return n;
-}
-
-static void take_bytes(struct cursor *c, size_t len, struct value *v)
-{
-	if ((size_t)(c->end - c->p) < len) {
-		c->bad = true;
-		len = 0;
-	}
-	v->bytes = c->p;
-	v->len = len;
-	c->p += len;
-}
-
-static void take_compound(struct cursor *c, unsigned width, struct value *v)
-{
-	size_t size = take_number(c, width);
-
-	if (size < width || c->bad) {
-		c->bad = true;
-		return;
-	}
-	v->count = (uint32_t)take_number(c, width);
-	take_bytes(c, size - width, v);
-}
-
-static struct value take_plain(struct cursor *c, uint8_t code)
-{
-	struct value v = {.kind = V_NUMBER};
-
-	switch (code >> 4) {
-	case 0x4:
-		v.kind = code == 0x40	? V_NULL
-			 : code == 0x45 ? V_LIST
-					: V_NUMBER;
-		v.number = code == 0x41;
-		break;
-	case 0x5:
-		v.number = take_number(c, 1);
-		break;
-	case 0x6:
-		v.number = take_number(c, 2);
-		break;
-	case 0x7:
-		v.number = take_number(c, 4);
-		break;
-	case 0x8:
-		v.number = take_number(c, 8);
-		break;
-	case 0x9:
-		v.kind = V_OTHER;
-		take_bytes(c, 16, &v);
-		break;
-	case 0xa:
-		v.kind = V_BYTES;
-		take_bytes(c, take_number(c, 1), &v);
-		break;
-	case 0xb:
-		v.kind = V_BYTES;
-		take_bytes(c, take_number(c, 4), &v);
-		break;
-	case 0xc:
-	case 0xd:
-		v.kind = code & 1 ? V_OTHER : V_LIST;
-		take_compound(c, code >> 4 == 0xc ? 1 : 4, &v);
-		break;
-	case 0xe:
-		v.kind = V_OTHER;
-		take_bytes(c, take_number(c, 1), &v);
-		break;
-	case 0xf:
-		v.kind = V_OTHER;
-		take_bytes(c, take_number(c, 4), &v);
-		break;
-	default:
-		c->bad = true;
-	}
-	return v;
-}
-
-static struct value take(struct cursor *c)
-{
-	struct value v;
-	uint64_t descriptor;
-	uint8_t code = (uint8_t)take_number(c, 1);
-
-	if (c->bad || code)
-		return take_plain(c, code);
-	/* Descriptors that we know are numbers; a symbol reads as 0. */
-	code = (uint8_t)take_number(c, 1);
-	descriptor = take_plain(c, code).number;
-	v = take_plain(c, (uint8_t)take_number(c, 1));
-	v.described = true;
-	v.descriptor = descriptor;
-	return v;
-}
-
-/* Fields of a performative; those that are missing stay null. */
-static bool take_fields(struct cursor *c, struct value *fields, unsigned count,
-			uint64_t *ret_code)
-{
-	struct value list = take(c);
-	struct cursor in = {list.bytes, list.bytes + list.len, false};
-
-	memset(fields, 0, count * sizeof(*fields));
-	if (c->bad || !list.described || list.kind != V_LIST)
-		return false;
-	*ret_code = list.descriptor;
-	for (uint32_t i = 0; i < list.count; i++) {
-		struct value v = take(&in);
-
-		if (in.bad)
-			return false;
-		if (i < count)
-			fields[i] = v;
-	}
-	return true;
 }
 
 /* ---- writing ---- */
@@ -473,35 +327,37 @@ static void go_on_sending(struct bench_wire *w)
 /* ---- frames of the peer ---- */
 
 static void fail_with_error(struct bench_wire *w, const char *what,
-			    const struct value *error)
+			    const struct bench_value *error)
 {
-	struct value fields[2] = {{0}};
-	struct cursor in = {error->bytes, error->bytes + error->len, false};
+	struct bench_value fields[2] = {{0}};
+	struct bench_cursor in = {error->bytes, error->bytes + error->len,
+				  false};
 
-	if (error->kind == V_LIST) {
+	if (error->kind == BENCH_VALUE_LIST) {
 		for (uint32_t i = 0; i < error->count && i < 2; i++)
-			fields[i] = take(&in);
+			fields[i] = bench_value_take(&in);
 	}
-	if (fields[0].kind != V_BYTES)
+	if (fields[0].kind != BENCH_VALUE_BYTES)
 		fail(w, "%s", what);
-	else if (fields[1].kind == V_BYTES)
+	else if (fields[1].kind == BENCH_VALUE_BYTES)
 		fail(w, "%s: %.*s (%.*s)", what, (int)fields[1].len,
 		     fields[1].bytes, (int)fields[0].len, fields[0].bytes);
 	else
 		fail(w, "%s: %.*s", what, (int)fields[0].len, fields[0].bytes);
 }
 
-static uint32_t number_or(const struct value *v, uint32_t otherwise)
+static uint32_t number_or(const struct bench_value *v, uint32_t otherwise)
 {
-	return v->kind == V_NUMBER ? (uint32_t)v->number : otherwise;
+	return v->kind == BENCH_VALUE_NUMBER ? (uint32_t)v->number : otherwise;
 }
 
-static void on_flow(struct bench_wire *w, const struct value *f)
+static void on_flow(struct bench_wire *w, const struct bench_value *f)
 {
 	uint32_t next_incoming = number_or(&f[0], 0);
 
 	w->window_end = next_incoming + number_or(&f[1], 0);
-	if (w->sends && f[4].kind == V_NUMBER && f[6].kind == V_NUMBER) {
+	if (w->sends && f[4].kind == BENCH_VALUE_NUMBER &&
+	    f[6].kind == BENCH_VALUE_NUMBER) {
 		uint32_t seen = number_or(&f[5], 0);
 		int32_t credit = (int32_t)(seen + (uint32_t)f[6].number -
 					   w->delivery_id);
@@ -510,12 +366,12 @@ static void on_flow(struct bench_wire *w, const struct value *f)
 	}
 }
 
-static void on_attach(struct bench_wire *w, const struct value *f)
+static void on_attach(struct bench_wire *w, const struct bench_value *f)
 {
-	const struct value *theirs = w->sends ? &f[6] : &f[5];
+	const struct bench_value *theirs = w->sends ? &f[6] : &f[5];
 
 	/* A null terminus announces that a detach with the reason follows. */
-	if (theirs->kind == V_NULL)
+	if (theirs->kind == BENCH_VALUE_NULL)
 		return;
 	w->delivery_count = number_or(&f[9], 0);
 	w->state = BENCH_WIRE_READY;
@@ -523,7 +379,7 @@ static void on_attach(struct bench_wire *w, const struct value *f)
 		write_credit(w);
 }
 
-static void on_disposition(struct bench_wire *w, const struct value *f)
+static void on_disposition(struct bench_wire *w, const struct bench_value *f)
 {
 	enum bench_wire_outcome outcome = BENCH_WIRE_OTHER;
 	uint32_t first = number_or(&f[1], 0);
@@ -576,7 +432,7 @@ static void finish_delivery(struct bench_wire *w)
 	w->unsettled = true;
 }
 
-static void on_transfer(struct bench_wire *w, const struct value *f,
+static void on_transfer(struct bench_wire *w, const struct bench_value *f,
 			const uint8_t *data, size_t len)
 {
 	bool more = f[5].number, aborted = f[9].number;
@@ -609,13 +465,13 @@ static void on_transfer(struct bench_wire *w, const struct value *f,
 
 static void on_frame(struct bench_wire *w, const uint8_t *data, size_t len)
 {
-	struct cursor c = {data, data + len, false};
-	struct value f[14];
+	struct bench_cursor c = {data, data + len, false};
+	struct bench_value f[14];
 	uint64_t code;
 
 	if (!len)
 		return; /* a heartbeat */
-	if (!take_fields(&c, f, ARRAY_COUNT(f), &code)) {
+	if (!bench_value_fields(&c, f, ARRAY_COUNT(f), &code)) {
 		fail(w, "the broker sent a frame that is not AMQP 1.0");
 		return;
 	}
@@ -667,11 +523,11 @@ static void on_frame(struct bench_wire *w, const uint8_t *data, size_t len)
 
 static void on_sasl_frame(struct bench_wire *w, const uint8_t *data, size_t len)
 {
-	struct cursor c = {data, data + len, false};
-	struct value f[4];
+	struct bench_cursor c = {data, data + len, false};
+	struct bench_value f[4];
 	uint64_t code;
 
-	if (!take_fields(&c, f, ARRAY_COUNT(f), &code)) {
+	if (!bench_value_fields(&c, f, ARRAY_COUNT(f), &code)) {
 		fail(w, "the broker sent a SASL frame that is not AMQP 1.0");
 	} else if (code == SASL_MECHANISMS) {
 		write_sasl_init(w);
