@@ -170,7 +170,8 @@ struct producer {
 	struct route *route; /* the address's, as of the last look */
 	uint32_t anycast_turn;
 	uint32_t in_flight; /* publications and uploads not settled */
-	uint32_t resolving; /* of these, waiting for their address */
+	struct list waiting; /* of these, for their turn behind the one ... */
+	bool resolving;	     /* ... whose address is being found or made */
 	bool attached, detaching, anonymous, flow_told;
 	char *last_to;	      /* anonymous: the name that address came from */
 	struct queue *direct; /* of a dynamic node or address::queue */

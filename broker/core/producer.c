@@ -292,24 +292,43 @@ static int publish_targets(struct message *m, struct queue *const *queues,
 }
 
 static void publish_routed(struct producer *p, struct message *m);
+static void producer_go_on(struct producer *p);
+
+/* An attach in search of an address for this message. */
+static int publish_attach(struct producer *p, struct message *m,
+			  const struct terminus *t,
+			  void (*done)(struct attach *), struct attach **ret)
+{
+	int err = attach_create(p->shard, t, ret);
+
+	if (err)
+		return err;
+	(*ret)->context = m;
+	(*ret)->done = done;
+	return 0;
+}
+
+static void publish_search(struct producer *p, struct attach *a)
+{
+	p->resolving = true;
+	attach_start(a);
+}
 
 static void publish_re_resolved(struct attach *a)
 {
 	struct message *m = a->context;
 	struct producer *p = m->producer;
 
-	p->resolving--;
+	p->resolving = false;
 	if (a->err) {
 		message_settle_later(m, a->err);
 	} else {
-		/* The address has its queue again, or is there again.  It need
-		 * not be the one that the last message went to. */
+		/* The address has its queue again, or is there again. */
 		producer_enter(p, a);
-		free(p->last_to);
-		p->last_to = NULL;
 		publish_routed(p, m);
 	}
 	attach_free(a);
+	producer_go_on(p);
 }
 
 static void publish_re_resolve(struct producer *p, struct message *m)
@@ -317,17 +336,16 @@ static void publish_re_resolve(struct producer *p, struct message *m)
 	struct terminus t = {.address = p->address->name,
 			     .routing = RECORD_ANYCAST};
 	struct attach *a;
-	int err = m->retried ? -E_NOT_FOUND : attach_create(p->shard, &t, &a);
+	int err = m->retried
+			  ? -E_NOT_FOUND
+			  : publish_attach(p, m, &t, publish_re_resolved, &a);
 
 	if (err) {
 		message_settle_later(m, err);
 		return;
 	}
 	m->retried = true;
-	a->context = m;
-	a->done = publish_re_resolved;
-	p->resolving++;
-	attach_start(a);
+	publish_search(p, a);
 }
 
 static bool producer_route_current(struct producer *p)
@@ -409,14 +427,18 @@ static void publish_routed(struct producer *p, struct message *m)
 		message_settle_later(m, err);
 }
 
-/* ---- anonymous producers ---- */
+/* ---- in turn ----
+ *
+ * While the address of one message is being found or made the rest wait
+ * behind it, so that the order stays; each in an attach of its own, which
+ * remembers the address and is needed when that is another one. */
 
 static void publish_resolved(struct attach *a)
 {
 	struct message *m = a->context;
 	struct producer *p = m->producer;
 
-	p->resolving--;
+	p->resolving = false;
 	if (a->err) {
 		message_settle_later(m, a->err);
 	} else {
@@ -427,30 +449,49 @@ static void publish_resolved(struct attach *a)
 		publish_routed(p, m);
 	}
 	attach_free(a);
+	producer_go_on(p);
 }
 
-static void publish_anonymous(struct producer *p, struct message *m,
-			      const char *to)
+/* Where an anonymous producer's last message went, or a named one's go. */
+static bool producer_is_there(const struct producer *p, const char *to)
 {
-	struct terminus t = {.address = to};
-	struct attach *a;
-	int err;
+	return !p->anonymous || (p->last_to && to && !strcmp(to, p->last_to));
+}
 
-	/* While one waits for its address the rest wait behind it, so that the
-	 * order stays. */
-	if (p->resolving == 0 && p->last_to && to && !strcmp(to, p->last_to)) {
+static void producer_go_on(struct producer *p)
+{
+	while (!p->resolving && !list_empty(&p->waiting)) {
+		struct attach *a = list_entry(list_pop(&p->waiting),
+					      struct attach, link);
+
+		if (!producer_is_there(p, a->to)) {
+			publish_search(p, a);
+			return;
+		}
+		publish_routed(p, a->context);
+		attach_free(a);
+	}
+}
+
+static void publish_in_turn(struct producer *p, struct message *m,
+			    const char *to)
+{
+	struct terminus t = {.address = p->anonymous ? to : p->address->name};
+	struct attach *a;
+	int err = -E_NOT_FOUND;
+
+	if (!p->resolving && producer_is_there(p, to)) {
 		publish_routed(p, m);
 		return;
 	}
-	err = to ? attach_create(p->shard, &t, &a) : -E_NOT_FOUND;
+	if (t.address)
+		err = publish_attach(p, m, &t, publish_resolved, &a);
 	if (err) {
 		message_settle_later(m, err);
 		return;
 	}
-	a->context = m;
-	a->done = publish_resolved;
-	p->resolving++;
-	attach_start(a);
+	list_push(&p->waiting, &a->link);
+	producer_go_on(p);
 }
 
 void producer_submit(struct producer *p, struct message *m, const char *to)
@@ -469,10 +510,8 @@ void producer_submit(struct producer *p, struct message *m, const char *to)
 		message_settle_later(m, -E_LIMIT);
 	else if (!log_has_space(core->log))
 		message_settle_later(m, -E_NO_SPACE);
-	else if (p->anonymous)
-		publish_anonymous(p, m, to);
 	else
-		publish_routed(p, m);
+		publish_in_turn(p, m, to);
 }
 
 void producer_publish(struct producer *p, struct message *m, const char *to)
@@ -517,6 +556,7 @@ void producer_attach(struct shard *shard, struct producer *p,
 		     const struct terminus *t)
 {
 	p->shard = shard;
+	list_init(&p->waiting);
 	list_push(&shard->producers, &p->link);
 	count_add(&shard->producer_count, 1);
 	p->release_task.run = producer_release;
