@@ -89,7 +89,7 @@ static int rig_open(struct rig *r, const struct rig_options *o)
 		err = store_recover(r->store, r->log);
 	if (err && r->store)
 		snprintf(r->why, sizeof(r->why), "%s", store_why(r->store));
-	else if (err && r->log)
+	else if (err)
 		snprintf(r->why, sizeof(r->why), "%s", log_why(r->log));
 	if (err)
 		return err;
@@ -223,13 +223,14 @@ int rig_stop(struct rig *r)
 	bool done = false;
 
 	rig_settle(r);
+	/* The store appends, so it goes first. */
 	if (!rig_is_dead(r)) {
-		log_stop(r->log, rig_done, &done);
+		store_stop(r->store, rig_done, &done);
 		rig_run(r, rig_flag, &done);
 	}
 	done = false;
 	if (!rig_is_dead(r)) {
-		store_stop(r->store, rig_done, &done);
+		log_stop(r->log, rig_done, &done);
 		rig_run(r, rig_flag, &done);
 	}
 	if (rig_is_dead(r))
@@ -242,6 +243,8 @@ int rig_stop(struct rig *r)
 		loop_join(r->loops[i]);
 	loop_join(r->journal_loop);
 	loop_join(r->store_loop);
+	if (rig_is_dead(r))
+		return -EIO;
 	rig_free(r);
 	return 0;
 }

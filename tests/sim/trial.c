@@ -161,6 +161,17 @@ __attribute__((noreturn)) static void refuse(const struct course *c,
 	_exit(c->model.damaged ? TRIAL_REFUSED : TRIAL_WRONG);
 }
 
+/* After a failed sync a cache reads well what the disk does not have, and a
+ * later sync says yes: nobody can tell but by cutting the power.  So that is
+ * what an operator does here, before the broker is started again; TRIAL_EIO
+ * starts it at once, and cuts no power afterwards. */
+static void course_excuse(struct course *c)
+{
+	c->excused--;
+	if (c->trial->mode == TRIAL_RANDOM)
+		sim_disk_cut(c->disk);
+}
+
 /* NULL: it was interrupted, or failed as an injected error allows. */
 static struct rig *course_start(struct course *c)
 {
@@ -176,7 +187,8 @@ static struct rig *course_start(struct course *c)
 		return r;
 	if (!r->died && !c->excused)
 		refuse(c, "does not start", err, r->why);
-	c->excused -= !r->died && c->excused;
+	if (!r->died)
+		course_excuse(c);
 	model_crash(&c->model);
 	return NULL;
 }
@@ -202,8 +214,8 @@ static void course_interrupted(struct course *c, struct rig *r)
 	if (r->failed && !sim_is_dead(sim_node(r->io))) {
 		if (!c->excused)
 			refuse(c, "failed", r->failed, r->why);
-		c->excused--;
 		check_silence(c, r);
+		course_excuse(c);
 	}
 	rig_kill(r);
 	model_crash(&c->model);
