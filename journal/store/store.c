@@ -24,7 +24,7 @@
 /* A checkpoint holds every queued message, so with a large backlog one is
  * worth writing only after so many times its size in journal, and after so
  * many times what it took: the cost stays a bounded share of the work. */
-#define CHECKPOINT_BYTES_RATIO 8u
+#define CHECKPOINT_BYTES_RATIO 24u
 #define CHECKPOINT_NS_RATIO 20u
 #define INBOX_BYTES_MAX (64u * 1024u * 1024u)
 
