@@ -187,7 +187,7 @@ struct link_in;
 struct link_out;
 
 void link_init(struct link *, struct session *, pn_link_t *, bool sender);
-/* Answer an attach that can not be: attach with a null terminus, then detach
+/* Answer an attach that can not be: attach without termini, then detach
  * with the error.  pn has no struct link, or one whose attach has failed. */
 void link_refuse(struct connection *, pn_link_t *, const char *condition,
 		 const char *text);

@@ -110,13 +110,11 @@ static void set_condition(pn_link_t *pn, const char *condition,
 void link_refuse(struct connection *c, pn_link_t *pn, const char *condition,
 		 const char *text)
 {
-	bool consumer = pn_link_is_sender(pn);
-
 	amqp_count(&c->amqp->links_refused);
-	pn_terminus_copy(pn_link_source(pn), pn_link_remote_source(pn));
-	pn_terminus_copy(pn_link_target(pn), pn_link_remote_target(pn));
-	pn_terminus_set_type(consumer ? pn_link_source(pn) : pn_link_target(pn),
-			     PN_UNSPECIFIED);
+	/* Ours would be enough, but go-amqp waits for the detach that says why
+	 * only when both are missing. */
+	pn_terminus_set_type(pn_link_source(pn), PN_UNSPECIFIED);
+	pn_terminus_set_type(pn_link_target(pn), PN_UNSPECIFIED);
 	pn_link_open(pn);
 	set_condition(pn, condition, text);
 	pn_link_close(pn);
