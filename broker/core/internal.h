@@ -137,6 +137,7 @@ struct queue {
 	_Atomic uint32_t holds;
 	/* the queue's shard */
 	struct list ready; /* refs in order of seq */
+	struct delivery *returned; /* the last that came back, if it is there */
 	struct list subscribers, hungry;
 	uint64_t next_seq, ready_count;
 	uint32_t loading;	/* reads of bodies under way */

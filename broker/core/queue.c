@@ -56,6 +56,8 @@ static void queue_ready(struct delivery *d)
 void queue_remove_ready(struct delivery *d)
 {
 	ASSERT(d->state == REF_READY);
+	if (d->queue->returned == d)
+		d->queue->returned = NULL;
 	list_remove(&d->link);
 	d->queue->ready_count--;
 	expiry_remove(d->queue->shard, d);
@@ -93,10 +95,15 @@ void queue_recover(struct queue *q, struct delivery *d)
 	queue_ready(d);
 }
 
+/* Consumers give back in the order of the queue or in the reverse, so its
+ * place is near the last one that came back, or at the head. */
 void queue_return(struct delivery *d)
 {
 	struct queue *q = d->queue;
 	struct list *before = q->ready.next;
+
+	if (q->returned && q->returned->seq < d->seq)
+		before = q->returned->link.next;
 
 	if (q->deleted) {
 		ref_free(d);
@@ -106,6 +113,7 @@ void queue_return(struct delivery *d)
 	       list_entry(before, struct delivery, link)->seq < d->seq)
 		before = before->next;
 	list_push(before, &d->link);
+	q->returned = d;
 	queue_ready(d);
 }
 
