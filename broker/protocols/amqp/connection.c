@@ -55,7 +55,6 @@ static void tear_down(struct connection *c)
 {
 	if (c->torn)
 		return;
-	c->torn = true;
 	endpoint_end_all(c);
 	loop_timer_cancel(c->loop, &c->timer);
 	loop_socket_shutdown(c->socket);
@@ -65,6 +64,9 @@ static void tear_down(struct connection *c)
 			    loop_socket_peer(c->socket), LOGGER_QUOTE(c->user),
 			    LOGGER_QUOTE(c->container),
 			    c->broken ? "false" : "true");
+	/* The last: links that the core had let go before are freed above, and
+	 * the connection with the last of them, were this said already. */
+	c->torn = true;
 }
 
 static void set_dead(struct connection *c)
