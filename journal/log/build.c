@@ -134,8 +134,7 @@ static int batch_begin(struct log_writer *w, struct log_slot *s,
 {
 	if (!w->log->options.committed)
 		return 0;
-	s->batch = w->start_batch ? w->start_batch : log_batch_create();
-	w->start_batch = NULL;
+	s->batch = log_batch_create();
 	if (!s->batch)
 		return -ENOMEM;
 	return log_batch_add_frame(s->batch, s->frame.segment, s->frame.offset,

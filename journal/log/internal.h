@@ -197,6 +197,8 @@ MUST_CHECK int log_writer_create(struct log *, struct log_writer **ret);
 void log_writer_free(struct log_writer *); /* NULL-safe */
 /* Makes EPOCH-START durable and checked, blocking. */
 MUST_CHECK int log_writer_start(struct log_writer *);
+/* Once log->loop is set: tells committed() of EPOCH-START, soon. */
+void log_writer_begin(struct log_writer *);
 /* [journal] Fail everything; calls failed(). */
 void log_writer_latched(struct log_writer *);
 

@@ -159,9 +159,12 @@ int log_start(struct log *log, struct loop *journal)
 		err = log_segment_sweep(log);
 	if (!err)
 		err = log_prepare_create(log, &log->prepare);
-	if (!err)
+	if (!err) {
 		log->loop = journal;
-	else if (!log->why[0])
+		log_writer_begin(log->writer);
+		return 0;
+	}
+	if (!log->why[0])
 		log_set_why(log, "cannot start the log in %s (%s)",
 			    log->options.dir, err_str(err));
 	return err;

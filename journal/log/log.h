@@ -104,7 +104,8 @@ struct log_options {
 				   segment is made; 0: 64 MiB */
 	/* [journal] Takes the batch.  Runs after the claim check and before
 	 * any note of these records is posted.  Batches have no gap in LSN;
-	 * the first begins with EPOCH_START.  May be NULL. */
+	 * the first is EPOCH_START's, as soon as the loop runs.  May be NULL.
+	 */
 	void (*committed)(void *ctx, struct log_batch *);
 	/* [journal] Once; the process is expected to exit.  why is a sentence
 	 * for an operator that names the file and what to do. */

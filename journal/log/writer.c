@@ -21,6 +21,7 @@
 #include "journal/log/writer.h"
 
 #define GATHER_BYTES (32u * 1024u)
+#define LARGE_FRAME_BYTES (192u * 1024u)
 #define IDLE_NS 10000000ull
 #define FIRST_SEGMENT_BYTES (8u * 1024u * 1024u)
 #define NOTE_CHAIN_COUNT 32
@@ -108,8 +109,11 @@ static void writer_ask_next(struct log_writer *w)
 			w->log->prepare,
 			log_segment_key(w->log->epoch, w->next_sequence++));
 	}
+	/* Zeros are written for the sake of small frames; under large ones
+	 * they would only take bandwidth that the frames need. */
 	if (w->next_state == NEXT_ASKED &&
-	    bytes - w->offset < base_max(bytes / 8, 2 * LOG_FRAME_BYTES_MAX))
+	    (w->frame_bytes >= LARGE_FRAME_BYTES ||
+	     bytes - w->offset < base_max(bytes / 8, 2 * LOG_FRAME_BYTES_MAX)))
 		log_prepare_hurry(w->log->prepare);
 }
 
@@ -156,6 +160,8 @@ static void slot_submit(struct log_writer *w, struct log_slot *s)
 {
 	struct log *log = w->log;
 
+	w->frame_bytes -= w->frame_bytes / 8;
+	w->frame_bytes += s->frame.stored_len / 8;
 	s->state = SLOT_WRITING;
 	s->built_ns = io_now_ns(log->io);
 	s->sink->in_flight++;
@@ -342,10 +348,22 @@ static void writer_stopped(struct log_writer *w)
 	done(w->stop_ctx);
 }
 
+/* EPOCH-START is committed without the loop; the loop tells of it, at once,
+ * for a process that appends nothing has to checkpoint and drop segments too. */
+static void writer_tell_start(struct log_writer *w)
+{
+	struct log_batch *batch = w->start_batch;
+
+	w->start_batch = NULL;
+	if (batch)
+		w->log->options.committed(w->log->options.ctx, batch);
+}
+
 static void writer_pump(struct loop_task *task)
 {
 	struct log_writer *w = container_of(task, struct log_writer, pump);
 
+	writer_tell_start(w);
 	if (!w->log->latched) {
 		writer_commit(w);
 		if (!w->log->latched)
@@ -624,4 +642,9 @@ int log_writer_start(struct log_writer *w)
 	log->stats.syncs++;
 	log->stats.disk_bytes += s->frame.stored_len;
 	return 0;
+}
+
+void log_writer_begin(struct log_writer *w)
+{
+	loop_defer(w->log->loop, &w->pump);
 }

@@ -27,6 +27,7 @@ struct log_writer {
 	struct log_slot slots[LOG_IN_FLIGHT_MAX];
 	unsigned slot_head, slot_count; /* the ring's used part */
 	unsigned ops_in_flight;
+	uint32_t frame_bytes; /* moving average of the last frames */
 	uint8_t *plain; /* LOG_FRAME_BYTES_MAX */
 	struct compress *compress;
 
@@ -45,7 +46,7 @@ struct log_writer {
 	struct log_sink *next;
 	uint32_t next_sequence;
 
-	struct log_batch *start_batch; /* EPOCH-START, for the first commit */
+	struct log_batch *start_batch; /* EPOCH-START, until it is told */
 	struct loop_task pump;
 	struct loop_timer idle_timer;
 	uint64_t commit_ns; /* of the last commit */

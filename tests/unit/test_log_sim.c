@@ -527,6 +527,26 @@ TEST("a leader that sleeps through a takeover acknowledges nothing more")
 
 /* ---- space ---- */
 
+TEST("the beginning of an epoch is told of while nothing is appended")
+{
+	struct sim_config config = sim_config_calm(5);
+	struct world w;
+
+	world_init(&w, &config);
+	for (uint64_t lsn = 2; lsn < 5; lsn++) {
+		world_boot(&w);
+		assert_int_equal(world_open(&w), 0);
+		assert_int_equal(w.h.committed_lsn, 0);
+		sim_run_for(w.sim, 1000000);
+		assert_int_equal(w.h.committed_lsn, lsn);
+		assert_int_equal(w.h.committed_end.lsn, lsn);
+		assert_int_equal(w.h.committed_end.segment >> 32, lsn - 1);
+		world_down(&w);
+		assert_int_equal(w.h.batch_gaps, 0);
+	}
+	world_fini(&w);
+}
+
 TEST("a full disk stops publishing early, and clears when there is room")
 {
 	struct sim_config config = sim_config_calm(3);
