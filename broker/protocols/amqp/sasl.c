@@ -59,13 +59,13 @@ static void verified(struct auth_request *r, int err)
 /* authzid NUL authcid NUL password */
 static bool parse_plain(const pn_bytes_t *in, struct auth_request *r)
 {
-	const char *end = in->start + in->size;
-	const char *user, *password;
+	const char *end, *user, *password;
 
 	user = in->size ? memchr(in->start, 0, in->size) : NULL;
 	if (!user)
 		return false;
 	user++;
+	end = in->start + in->size;
 	password = memchr(user, 0, (size_t)(end - user));
 	if (!password || password == user ||
 	    (size_t)(password - user) > AUTH_NAME_MAX)
