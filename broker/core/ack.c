@@ -149,12 +149,54 @@ static void ack_flush(struct loop_task *task)
 	queue_release(q);
 }
 
+/* Nothing is there to be removed, but what an earlier purge has removed may
+ * not be durable yet: an empty record behind it says when. */
+struct purge_barrier {
+	struct log_append append;
+	struct log_note note;
+	struct shard *shard;
+	struct core_command *command;
+	uint8_t meta[RECORD_PURGE_ROOM];
+};
+
+static void purge_committed(struct loop_mail *mail)
+{
+	struct purge_barrier *b =
+		container_of(mail, struct purge_barrier, note.mail);
+
+	shard_append_done(b->shard);
+	b->command->done(b->command, b->append.err);
+	free(b);
+}
+
+static void purge_nothing(struct queue *q, struct core_command *command)
+{
+	struct record_purge record = {.queue = q->id};
+	struct purge_barrier *b = calloc(1, sizeof(*b));
+
+	if (!b) {
+		command->done(command, -ENOMEM);
+		return;
+	}
+	b->shard = q->shard;
+	b->command = command;
+	b->append.type = RECORD_PURGE;
+	b->append.meta = b->meta;
+	b->append.meta_len = (uint32_t)record_purge_encode(&record, b->meta);
+	b->append.notes = &b->note;
+	b->append.note_count = 1;
+	b->note.mail.deliver = purge_committed;
+	b->note.to = q->shard->loop;
+	b->note.append = &b->append;
+	shard_append(q->shard, &b->append);
+}
+
 void ack_purge(struct queue *q, struct core_command *command)
 {
 	ASSERT(!q->purge);
 	command->ret_count = q->ready_count;
 	if (q->ready_count == 0) {
-		command->done(command, 0);
+		purge_nothing(q, command);
 		return;
 	}
 	q->purge = command;
