@@ -5,7 +5,8 @@
  *
  *	sim_rot --case 57	replays one
  *
- * SIM_SEEDS above its default tries every bit. */
+ * By default every CASE_STRIDE-th case is tried; SIM_SEEDS above 1000 tries
+ * all of them, and every bit. */
 #include "tests/unit/test.h"
 
 #include "tests/sim/load.h"
@@ -15,6 +16,7 @@
 #define FAILURES_SHOWN_MAX 5
 #define HEADER_BYTES 256
 #define FRAME_BLOCK 4096
+#define CASE_STRIDE 9 /* no divisor of a format's strides */
 #define ROT_REFUSED 4
 #define ROT_VAGUE 5 /* it refused, and did not say which file */
 
@@ -231,6 +233,7 @@ __attribute__((noreturn)) static void rot_run(struct rot *rot,
 {
 	const char *path = rot->files[c->file].path;
 	struct rig *r = calloc(1, sizeof(*r));
+	char name[128];
 	int err;
 
 	vandalise(rot, c);
@@ -242,7 +245,9 @@ __attribute__((noreturn)) static void rot_run(struct rot *rot,
 		_exit(0);
 	}
 	fprintf(stderr, "refused: %s: %s\n", err_str(err), r->why);
-	_exit(strstr(r->why, strrchr(path, '/') + 1) ? ROT_REFUSED : ROT_VAGUE);
+	snprintf(name, sizeof(name), "%s", strrchr(path, '/') + 1);
+	name[strcspn(name, ".")] = '\0';
+	_exit(strstr(r->why, name) ? ROT_REFUSED : ROT_VAGUE);
 }
 
 static int rot_fork(struct rot *rot, size_t index)
@@ -301,8 +306,12 @@ static int rot_session(long only, bool thorough, unsigned *refused,
 		return rot_fork(rot, (size_t)only);
 	for (size_t i = 0;
 	     i < rot->case_count && failures < FAILURES_SHOWN_MAX; i++) {
-		int code = rot_fork(rot, i);
+		int code;
 
+		if (!thorough && i % CASE_STRIDE &&
+		    rot->cases[i].kind != ROT_REMOVE)
+			continue;
+		code = rot_fork(rot, i);
 		*refused += code == ROT_REFUSED;
 		*served += code == 0;
 		failures += code && code != ROT_REFUSED;
