@@ -27,6 +27,7 @@ struct engine_ops {
 	void (*free)(struct io *);
 	uint64_t (*now_ns)(struct io *);
 	uint64_t (*wall_ms)(struct io *);
+	void (*pause)(struct io *, uint64_t);
 	void (*random)(struct io *, void *, size_t);
 	/* files: the contracts are in base/io.h */
 	int (*open)(struct io *, const char *, unsigned, struct io_file **);

@@ -37,6 +37,11 @@ uint64_t io_now_ns(struct io *io)
 	return io->ops->now_ns(io);
 }
 
+void io_pause(struct io *io, uint64_t ns)
+{
+	io->ops->pause(io, ns);
+}
+
 uint64_t io_wall_ms(struct io *io)
 {
 	return io->ops->wall_ms(io);

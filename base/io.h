@@ -47,6 +47,8 @@ const char *io_engine_name(const struct io *);
 uint64_t io_now_ns(struct io *);
 /* Milliseconds since 1970 UTC; may step; for message expiry and logs. */
 uint64_t io_wall_ms(struct io *);
+/* Do nothing for ns, blocking: for retries at start-up. */
+void io_pause(struct io *, uint64_t ns);
 /* Cryptographic randomness in production, seeded in the simulator. */
 void io_random(struct io *, void *buf, size_t len);
 

@@ -35,6 +35,15 @@ uint64_t posix_wall_ms(struct io *io)
 	return (uint64_t)ts.tv_sec * 1000u + (uint64_t)ts.tv_nsec / 1000000u;
 }
 
+void posix_pause(struct io *io, uint64_t ns)
+{
+	struct timespec left = {.tv_sec = (time_t)(ns / 1000000000u),
+				.tv_nsec = (long)(ns % 1000000000u)};
+
+	while (nanosleep(&left, &left) && errno == EINTR)
+		;
+}
+
 void posix_random(struct io *io, void *buf, size_t len)
 {
 	uint8_t *p = buf;

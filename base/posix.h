@@ -15,7 +15,7 @@
  * table goes on after it. */
 #define POSIX_FILE_OPS                                                         \
 	.now_ns = posix_now_ns, .wall_ms = posix_wall_ms,                      \
-	.random = posix_random, .open = posix_open, .close = posix_close,      \
+	.pause = posix_pause, .random = posix_random, .open = posix_open, .close = posix_close,      \
 	.read = posix_read, .write = posix_write, .sync = posix_sync,          \
 	.size = posix_size, .allocate = posix_allocate,                        \
 	.truncate = posix_truncate, .lock = posix_lock, .mkdir = posix_mkdir,  \
@@ -24,6 +24,7 @@
 
 uint64_t posix_now_ns(struct io *);
 uint64_t posix_wall_ms(struct io *);
+void posix_pause(struct io *, uint64_t);
 void posix_random(struct io *, void *, size_t);
 int posix_open(struct io *, const char *, unsigned, struct io_file **);
 void posix_close(struct io_file *);

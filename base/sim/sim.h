@@ -129,8 +129,7 @@ uint64_t sim_steps(const struct sim *);
 /* loop_run() and loop_join() work too, by running the rest of the world
  * while they wait; a wait that nothing can end (the join of a paused node's
  * loop, say) stops the program.  A real sleep is only real: code that retries
- * sees virtual time pass by the calls that it makes; a refused io_lock()
- * takes 10 ms. */
+ * calls io_pause(), which takes virtual time. */
 
 /* ---- nodes ---- */
 

@@ -7,8 +7,6 @@
 
 #include "base/sim/world.h"
 
-#define LOCK_PAUSE_NS 10000000u
-
 static struct sim_node *node_of(struct io *io)
 {
 	return container_of(io, struct sim_node, io);
@@ -277,10 +275,6 @@ int sim_file_lock(struct io_file *file)
 		return r;
 	if (f->inode->lock)
 		r = f->inode->lock->file == f ? 0 : -EAGAIN;
-	/* Who is refused waits before it asks again, by a clock that is not
-	 * ours: let that pause pass here. */
-	if (r == -EAGAIN)
-		f->node->sim->now_ns += LOCK_PAUSE_NS;
 	trace(f->node, "lock", f->inode->id, (uint64_t)(int64_t)r, 0);
 	if (f->inode->lock)
 		return r;

@@ -51,11 +51,14 @@ static void node_submit(struct loop *l, struct loop_op *op)
 	ASSERT(!"an operation of unknown kind");
 }
 
+static void node_pause(struct io *io, uint64_t ns);
+
 static const struct engine_ops node_ops = {
 	.name = "sim",
 	.free = sim_node_free,
 	.now_ns = node_now_ns,
 	.wall_ms = node_wall_ms,
+	.pause = node_pause,
 	.random = node_random,
 	.open = sim_file_open,
 	.close = sim_file_close,
@@ -280,12 +283,11 @@ void sim_node_disk_latency(struct sim_node *n, struct sim_event *e)
 	sim_schedule(n->sim, e, disk_latency(n));
 }
 
-int sim_node_block(struct sim_node *n)
+/* While a blocking call waits. */
+static void let_others_run(struct sim_node *n)
 {
 	struct sim *sim = n->sim;
 
-	if (n->dead)
-		return -EIO;
 	if (sim->depth < SIM_INTERLEAVE_DEPTH_MAX &&
 	    sim_rng_chance(&sim->schedule, sim->config.interleave_ppm)) {
 		uint64_t steps = sim_rng_between(&sim->schedule, 1, 8);
@@ -295,9 +297,27 @@ int sim_node_block(struct sim_node *n)
 		}
 		sim->depth--;
 	}
-	sim->now_ns += disk_latency(n);
-	sim_fire_due(sim);
+}
+
+int sim_node_block(struct sim_node *n)
+{
+	if (n->dead)
+		return -EIO;
+	let_others_run(n);
+	n->sim->now_ns += disk_latency(n);
+	sim_fire_due(n->sim);
 	return n->dead ? -EIO : 0;
+}
+
+static void node_pause(struct io *io, uint64_t ns)
+{
+	struct sim_node *n = node_of(io);
+
+	if (n->dead)
+		return;
+	let_others_run(n);
+	n->sim->now_ns += ns;
+	sim_fire_due(n->sim);
 }
 
 /* ---- operations ---- */

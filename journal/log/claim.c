@@ -13,8 +13,6 @@
  * Sizes only grow, and a seal is repeated until the file is longer than a
  * claim, so a claim sealed while its owner is still writing it, or torn by a
  * crash, can never again have the size that passes the check. */
-#include <time.h>
-
 #include "base/crc32c.h"
 #include "journal/log/internal.h"
 
@@ -22,7 +20,7 @@
 #define CLUSTER_BYTES 64u
 #define SEAL_ATTEMPT_COUNT_MAX 8
 #define LOCK_ATTEMPT_COUNT 100
-#define LOCK_ATTEMPT_NS 10000000L
+#define LOCK_ATTEMPT_NS 10000000u
 
 static const char cluster_magic[8] = "HFCLUSTR";
 static const char claim_magic[8] = "HFCLAIM";
@@ -106,7 +104,6 @@ static int stop_at_first(void *ctx, const char *name)
  * its files' locks alive for tens of milliseconds. */
 static int claim_lock(struct log *log, struct io_file **ret)
 {
-	const struct timespec pause = {.tv_nsec = LOCK_ATTEMPT_NS};
 	char path[LOG_PATH_BYTES];
 	struct io_file *file;
 	int err;
@@ -119,7 +116,7 @@ static int claim_lock(struct log *log, struct io_file **ret)
 		err = io_lock(file);
 		if (err != -EAGAIN)
 			break;
-		nanosleep(&pause, NULL);
+		io_pause(log->io, LOCK_ATTEMPT_NS);
 	}
 	if (err) {
 		io_close(file);

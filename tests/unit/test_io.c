@@ -353,6 +353,15 @@ BOTH("buffers are aligned and zeroed, clocks run, random bytes differ")
 	assert_true(io_wall_ms(io) > 1700000000000u);
 }
 
+BOTH("a pause lasts as long as it says")
+{
+	uint64_t before = io_now_ns(io);
+
+	io_pause(io, 0);
+	io_pause(io, 3000000);
+	assert_true(io_now_ns(io) >= before + 3000000);
+}
+
 /* ---- operations on a loop ---- */
 
 static void durable_round_trip(struct io *io, unsigned flags)

@@ -709,6 +709,41 @@ TEST("what a killed process left may land after the next one has started")
 	assert_true(late && lock_late);
 }
 
+TEST("a pause takes virtual time, and a lock that lingers ends meanwhile")
+{
+	struct sim_config config = sim_config_calm(6);
+	struct sim *sim;
+	struct io *a, *b;
+	struct io_file *fa, *fb;
+	uint64_t before, pauses = 0;
+
+	config.linger_ns_max = 500000000;
+	sim = sim_create(&config);
+	a = sim_node_create(sim, "a", 0);
+	b = sim_node_create(sim, "b", 0);
+	fa = open_file(a, "/l", IO_WRITE | IO_CREATE);
+	fb = open_file(b, "/l", IO_WRITE);
+	before = io_now_ns(a);
+	io_pause(a, 7000000);
+	assert_int_equal(io_now_ns(a), before + 7000000);
+	assert_int_equal(io_lock(fa), 0);
+	sim_kill(sim_node(a));
+	/* The dead wait for nothing. */
+	before = io_now_ns(b);
+	io_pause(a, 7000000);
+	assert_int_equal(io_now_ns(b), before);
+	while (io_lock(fb)) {
+		io_pause(b, 10000000);
+		assert_true(++pauses <= 50);
+	}
+	assert_true(pauses);
+	io_close(fa);
+	io_close(fb);
+	io_free(a);
+	io_free(b);
+	sim_free(sim);
+}
+
 TEST("a lock belongs to its open file and goes with it")
 {
 	struct sim *sim = world(6);
