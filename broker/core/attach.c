@@ -42,7 +42,7 @@ struct creation {
 	struct shard *shard;
 	struct address *address; /* LIVE before when only a queue is made */
 	struct queue *queue;	 /* may be NULL */
-	bool new_address;
+	bool new_address, committed;
 	uint8_t meta[RECORD_ADDRESS_ROOM + RECORD_QUEUE_ROOM];
 };
 
@@ -65,12 +65,21 @@ static void creation_committed(struct loop_mail *mail)
 	struct route *route = NULL;
 	int err = note->append->err;
 
-	shard_append_done(c->shard);
+	if (!c->committed)
+		shard_append_done(c->shard);
+	c->committed = true;
 	pthread_mutex_lock(&core->lock);
 	if (c->queue)
 		c->queue->state = NODE_LIVE;
-	if (!err)
-		err = route_create(c->address, NULL, &route);
+	if (!err && route_create(c->address, NULL, &route) != 0) {
+		/* The journal has it, so there is no way back: under another
+		 * id the name would be there twice.  Until there is memory. */
+		if (c->queue)
+			c->queue->state = NODE_CREATING;
+		pthread_mutex_unlock(&core->lock);
+		loop_post(c->shard->loop, mail);
+		return;
+	}
 	if (err) {
 		creation_undo(c);
 	} else {

@@ -29,7 +29,7 @@ static void load_done(struct log_read *read, int err)
 		if (!err) {
 			d->message = load->message;
 			load->message = NULL;
-		} else {
+		} else if (err != -ENOMEM) {
 			/* Kept, named, and never served. */
 			d->damaged = true;
 			logger_error("core", "message-damaged",
@@ -88,8 +88,12 @@ void load_ahead(struct queue *q, struct delivery *d)
 			break;
 		if (next->message || next->large || next->load || next->damaged)
 			continue;
-		if (load_start(q, next) != 0)
+		if (load_start(q, next) != 0) {
+			/* Nothing else would try again. */
+			if (!q->loading)
+				queue_wake(q);
 			break;
+		}
 	}
 }
 
