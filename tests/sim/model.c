@@ -93,6 +93,8 @@ uint64_t model_send(struct model *m, const struct model_sent *sent)
 	if (!m->messages) {
 		m->capacity = MODEL_MESSAGES_MAX;
 		m->messages = calloc(m->capacity, sizeof(*m->messages));
+		if (!m->messages) /* meant for the broker, and comes once */
+			m->messages = calloc(m->capacity, sizeof(*m->messages));
 	}
 	if (!m->messages || m->count == m->capacity)
 		model_fail("more messages than the model has room for");
@@ -410,7 +412,7 @@ void model_quiet(struct model *m)
 		for (unsigned q = 0; q < MODEL_ORIGINS; q++) {
 			struct model_copy *c = &m->messages[id - 1].copies[q];
 
-			if (c->held)
+			if (c->held || m->forgetful)
 				continue;
 			c->fails_durable = c->fails_seen;
 			c->dead |= c->dying;

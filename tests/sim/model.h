@@ -89,6 +89,8 @@ struct model {
 	uint32_t producers;
 	bool damaged; /* the disk has lied or rotted: refusing to serve some
 			 messages is right, serving wrong ones never */
+	bool forgetful; /* memory fails: counts and dead letters, which nobody
+			   confirms, may be left out */
 	/* Of each producer the last message, in a census and by deliveries. */
 	uint64_t last_found[MODEL_ORIGINS][MODEL_PRODUCERS_MAX];
 	uint64_t last_first[MODEL_ORIGINS][MODEL_PRODUCERS_MAX];

@@ -85,6 +85,17 @@ TEST("without O_DIRECT all of it holds as well")
 	enumerate(TRIAL_CUT, 4, count_of(TRIAL_CALM, 4, false), 3);
 }
 
+TEST("any allocation may fail: the broker refuses, or fails, or goes on")
+{
+	struct trial calm = {.mode = TRIAL_MEMORY, .seed = 1};
+	struct trial_report report;
+
+	assert_int_equal(trial_fork(&calm, &report), 0);
+	assert_true(report.allocations > 1000);
+	enumerate(TRIAL_MEMORY, 1, report.allocations,
+		  report.allocations / 150 + 1);
+}
+
 TEST("a leader that was paused and deposed at any step confirms nothing more")
 {
 	uint64_t steps = count_of(TRIAL_ZOMBIE, 1, true);

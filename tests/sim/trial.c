@@ -13,7 +13,7 @@ static const char *const mode_names[TRIAL_MODES] = {
 	[TRIAL_KILL] = "kill",	   [TRIAL_EIO] = "eio",
 	[TRIAL_ENOSPC] = "enospc", [TRIAL_LOST] = "lost",
 	[TRIAL_TWICE] = "twice",   [TRIAL_RANDOM] = "random",
-	[TRIAL_ZOMBIE] = "zombie",
+	[TRIAL_MEMORY] = "memory", [TRIAL_ZOMBIE] = "zombie",
 };
 
 const char *trial_mode_name(enum trial_mode mode)
@@ -119,6 +119,12 @@ static void fault_once(struct course *c)
 	};
 	enum trial_mode mode = c->trial->mode;
 
+	if (mode == TRIAL_MEMORY) {
+		if (sim_alloc_fail_at(c->trial->at) != 0)
+			model_fail("this program is linked without --wrap");
+		c->excused = 1;
+		c->model.forgetful = true;
+	}
 	if (!faults[mode])
 		return;
 	sim_disk_fault_at(c->disk, faults[mode], c->trial->at);
@@ -178,6 +184,8 @@ static struct rig *course_start(struct course *c)
 	struct rig *r = calloc(1, sizeof(*r));
 	int err;
 
+	if (!r)
+		r = calloc(1, sizeof(*r));
 	if (!r)
 		model_fail("the test has no memory");
 	if (++c->report->lives > LIVES_MAX)
@@ -367,6 +375,7 @@ void trial_run(const struct trial *t, struct trial_report *report)
 		fault_once(c);
 		course_run(c, PHASE_WORK);
 	}
+	report->allocations = sim_alloc_count();
 	report->mutations = sim_disk_mutations(c->disk);
 	report->confirmed = c->model.confirmed;
 	report->acked = c->model.acked;

@@ -17,6 +17,7 @@ enum trial_mode {
 	TRIAL_LOST,   /* the disk says yes and forgets it; then a power cut */
 	TRIAL_TWICE,  /* a cut half way, and another at mutation `at` after */
 	TRIAL_RANDOM, /* everything by the seed */
+	TRIAL_MEMORY, /* allocation `at` fails */
 	TRIAL_ZOMBIE, /* paused at step `at`, deposed, resumed */
 	TRIAL_MODES,
 };
@@ -35,6 +36,7 @@ enum trial_exit {
 
 struct trial_report {
 	uint64_t mutations; /* that the trial made */
+	uint64_t allocations; /* TRIAL_MEMORY: until it came to its end */
 	uint64_t steps;	    /* of the world, while the first broker worked */
 	uint64_t confirmed, acked, delivered, lives;
 };
