@@ -322,7 +322,7 @@ static int blob_read_chunk(struct io_file *file, uint64_t size, uint64_t offset,
 	len = bytes_get32(buf + AT_LEN);
 	flags = bytes_get32(buf + AT_FLAGS);
 	if (len > BLOB_CHUNK_BYTES || got - CHUNK_HEADER_BYTES < len ||
-	    (flags & ~CHUNK_LAST) ||
+	    (flags & ~CHUNK_LAST) || bytes_get32(buf + AT_RESERVED) ||
 	    (!(flags & CHUNK_LAST) && len != BLOB_CHUNK_BYTES) ||
 	    bytes_get32(buf + AT_CHUNK_CRC) != chunk_crc(buf, len))
 		return -E_CORRUPT;
