@@ -235,6 +235,9 @@ static int recover(struct wiring *w)
 		return failed(err, "not-recovered",
 			      why && why[0] ? why : log_why(w->log));
 	}
+	if (store_warning(w->store))
+		logger_warn("daemon", "recovered-around-damage", "why=%s",
+			    LOGGER_QUOTE(store_warning(w->store)));
 	return 0;
 }
 
