@@ -87,17 +87,16 @@ static void load_settled(struct rig_producer *rp, uint64_t id, enum outcome o,
 static enum model_queue target_queue(enum model_target t)
 {
 	static const enum model_queue queues[MODEL_TARGETS] = {
-		[MODEL_TO_A] = MODEL_A,	      [MODEL_TO_B] = MODEL_B,
-		[MODEL_TO_C] = MODEL_C,	      [MODEL_TO_AUTO] = MODEL_AUTO,
+		[MODEL_TO_A] = MODEL_A,	     [MODEL_TO_B] = MODEL_B,
+		[MODEL_TO_C] = MODEL_C,	     [MODEL_TO_AUTO] = MODEL_AUTO,
 		[MODEL_TO_M] = MODEL_QUEUES, [MODEL_TO_X] = MODEL_X,
 	};
 
 	return queues[t];
 }
 
-static struct load_producer *open_producer(struct load *l,
-					   enum model_target target,
-					   bool anonymous)
+static struct load_producer *
+open_producer(struct load *l, enum model_target target, bool anonymous)
 {
 	struct load_producer *p = take_memory(NULL, sizeof(*p));
 	unsigned shard = (unsigned)sim_below(l->sim, l->rig->shard_count);
@@ -168,12 +167,11 @@ static void publish_one(struct load_producer *p)
 	}
 	if (sim_chance(l->sim, 50000))
 		expiry_ms = io_wall_ms(l->rig->io) + sim_below(l->sim, 300);
-	id = model_send(l->model,
-			&(struct model_sent){.producer = p->number,
-					     .target = p->target,
-					     .len = len,
-					     .expiry_ms = expiry_ms,
-					     .later = p->anonymous});
+	id = model_send(l->model, &(struct model_sent){.producer = p->number,
+						       .target = p->target,
+						       .len = len,
+						       .expiry_ms = expiry_ms,
+						       .later = p->anonymous});
 	rig_publish(&p->rig, id, (uint32_t)len, expiry_ms, to);
 }
 
@@ -537,7 +535,8 @@ static void load_leave(struct load *l)
 
 void load_run(struct load *l)
 {
-	for (unsigned i = 0; i < l->options->steps && !rig_is_dead(l->rig); i++) {
+	for (unsigned i = 0; i < l->options->steps && !rig_is_dead(l->rig);
+	     i++) {
 		load_step(l);
 		if (rig_is_dead(l->rig))
 			break;
@@ -573,8 +572,7 @@ static bool census_has(struct rig *r, struct model *m, enum model_queue q,
 
 /* Takes all that one queue has. */
 static struct load_consumer *census_take(struct rig *r, struct model *m,
-					 enum model_queue q,
-					 uint64_t *unserved)
+					 enum model_queue q, uint64_t *unserved)
 {
 	struct queue_info info;
 	struct load_consumer *c;
@@ -583,6 +581,11 @@ static struct load_consumer *census_take(struct rig *r, struct model *m,
 	if (!census_has(r, m, q, &info))
 		return NULL;
 	c = open_consumer(r, m, NULL, q);
+	if (!c && m->forgetful && !rig_is_dead(r))
+		c = open_consumer(r, m, NULL, q);
+	if (!c && !rig_is_dead(r))
+		model_fail("nobody can attach to the queue %s",
+			   model_queue_name(q));
 	if (!c)
 		return NULL;
 	consumer_credit(&c->rig.consumer, 1000000, false);
@@ -597,8 +600,8 @@ static struct load_consumer *census_take(struct rig *r, struct model *m,
 		if (info.messages == c->held_count)
 			break;
 		rig_run_for(r, CENSUS_LOOK_NS);
-		idle_ns = c->held_count == before ? idle_ns + CENSUS_LOOK_NS
-						  : 0;
+		idle_ns =
+			c->held_count == before ? idle_ns + CENSUS_LOOK_NS : 0;
 	}
 	if (rig_is_dead(r))
 		return NULL;

@@ -14,12 +14,12 @@
 
 struct load_options {
 	unsigned steps;
-	unsigned burst_max;   /* messages of one step */
-	uint32_t bytes_max;   /* of a message */
-	uint32_t large_ppm;   /* of steps: a message in pieces */
+	unsigned burst_max;    /* messages of one step */
+	uint32_t bytes_max;    /* of a message */
+	uint32_t large_ppm;    /* of steps: a message in pieces */
 	uint64_t pause_ns_max; /* between two steps */
-	uint32_t long_ppm;    /* of pauses: for more than a checkpoint's time */
-	uint32_t quiet_ppm;   /* of steps: wait for everything */
+	uint32_t long_ppm;  /* of pauses: for more than a checkpoint's time */
+	uint32_t quiet_ppm; /* of steps: wait for everything */
 };
 
 struct load {

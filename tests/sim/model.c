@@ -9,15 +9,15 @@
 #define ID(m) ((unsigned long long)(m))
 
 static const char *const queue_names[MODEL_QUEUES] = {
-	[MODEL_A] = "a",	 [MODEL_B] = "b",
-	[MODEL_C] = "c",	 [MODEL_AUTO] = "auto.q",
-	[MODEL_X] = "m::x",	 [MODEL_Y] = "m::y",
-	[MODEL_DLQ] = "DLQ",	 [MODEL_EXPIRY] = "ExpiryQueue",
+	[MODEL_A] = "a",     [MODEL_B] = "b",
+	[MODEL_C] = "c",     [MODEL_AUTO] = "auto.q",
+	[MODEL_X] = "m::x",  [MODEL_Y] = "m::y",
+	[MODEL_DLQ] = "DLQ", [MODEL_EXPIRY] = "ExpiryQueue",
 };
 
 static const char *const target_names[MODEL_TARGETS] = {
-	[MODEL_TO_A] = "a",	     [MODEL_TO_B] = "b",
-	[MODEL_TO_C] = "c",	     [MODEL_TO_AUTO] = "auto.q",
+	[MODEL_TO_A] = "a",	    [MODEL_TO_B] = "b",
+	[MODEL_TO_C] = "c",	    [MODEL_TO_AUTO] = "auto.q",
 	[MODEL_TO_M] = "topic://m", [MODEL_TO_X] = "m::x",
 };
 
@@ -78,8 +78,7 @@ static struct model_message *message_of(struct model *m, uint64_t id)
 	return &m->messages[id - 1];
 }
 
-#define for_each_message(m, id)                                                \
-	for (uint64_t id = 1; id <= (m)->count; id++)
+#define for_each_message(m, id) for (uint64_t id = 1; id <= (m)->count; id++)
 
 /* ---- publishing ---- */
 
@@ -112,8 +111,8 @@ uint64_t model_send(struct model *m, const struct model_sent *sent)
 			continue;
 		/* A producer of a single queue has it made when it is not
 		 * there; a topic sends to the subscriptions there are. */
-		c->possible = !multicast || sent->later ||
-			      state->exists != MODEL_NO;
+		c->possible =
+			!multicast || sent->later || state->exists != MODEL_NO;
 		c->expected = !multicast || state->exists == MODEL_YES;
 		c->gone_possible = state->vanishing > 0;
 	}
@@ -136,9 +135,8 @@ void model_settled(struct model *m, uint64_t id, enum outcome outcome)
 
 uint64_t model_large(const struct model *m, uint64_t len)
 {
-	for_each_message(m, id)
-		if (m->messages[id - 1].large && m->messages[id - 1].len == len)
-			return id;
+	for_each_message(m, id) if (m->messages[id - 1].large &&
+				    m->messages[id - 1].len == len) return id;
 	return 0;
 }
 
@@ -253,8 +251,8 @@ struct model_copy *model_delivered(struct model *m, const struct model_seen *s)
 
 	check_attempts(c, s);
 	if (c->held)
-		model_fail("message %llu of %s is with two consumers", ID(s->id),
-			   queue_names[s->queue]);
+		model_fail("message %llu of %s is with two consumers",
+			   ID(s->id), queue_names[s->queue]);
 	/* In one incarnation what was asked for holds before it is durable. */
 	if (c->ack_asked && c->ack_life == m->life)
 		model_fail("message %llu of %s was delivered after its "
@@ -324,8 +322,7 @@ void model_queue_asked(struct model *m, enum model_queue q)
 
 void model_queue_made(struct model *m, enum model_queue q)
 {
-	m->queues[q].exists =
-		m->queues[q].deleting ? MODEL_MAYBE : MODEL_YES;
+	m->queues[q].exists = m->queues[q].deleting ? MODEL_MAYBE : MODEL_YES;
 }
 
 /* It certainly waits in the queue, and nothing else is about to take it. */
@@ -395,37 +392,38 @@ void model_crash(struct model *m)
 		m->queues[q].opened = 0;
 	}
 	memset(m->last_first, 0, sizeof(m->last_first));
-	for_each_message(m, id)
-		for (unsigned q = 0; q < MODEL_ORIGINS; q++) {
-			struct model_copy *c = &m->messages[id - 1].copies[q];
+	for_each_message(m, id) for (unsigned q = 0; q < MODEL_ORIGINS; q++)
+	{
+		struct model_copy *c = &m->messages[id - 1].copies[q];
 
-			c->held = false;
-			c->dying = false;
-			c->vanishing = false;
-			c->fails_seen = c->fails_durable;
-		}
+		c->held = false;
+		c->dying = false;
+		c->vanishing = false;
+		c->fails_seen = c->fails_durable;
+	}
 }
 
 void model_quiet(struct model *m)
 {
-	for_each_message(m, id)
-		for (unsigned q = 0; q < MODEL_ORIGINS; q++) {
-			struct model_copy *c = &m->messages[id - 1].copies[q];
+	for_each_message(m, id) for (unsigned q = 0; q < MODEL_ORIGINS; q++)
+	{
+		struct model_copy *c = &m->messages[id - 1].copies[q];
 
-			if (c->held || m->forgetful)
-				continue;
-			c->fails_durable = c->fails_seen;
-			c->dead |= c->dying;
-		}
+		if (c->held || m->forgetful)
+			continue;
+		c->fails_durable = c->fails_seen;
+		c->dead |= c->dying;
+	}
 }
 
 /* ---- census ---- */
 
 void model_census_begin(struct model *m)
 {
-	for_each_message(m, id)
-		for (unsigned q = 0; q < MODEL_ORIGINS; q++)
-			m->messages[id - 1].copies[q].found = 0;
+	for_each_message(m, id) for (unsigned q = 0; q < MODEL_ORIGINS; q++)
+		m->messages[id - 1]
+			.copies[q]
+			.found = 0;
 	memset(m->last_found, 0, sizeof(m->last_found));
 }
 
@@ -460,19 +458,19 @@ void model_census_end(struct model *m, uint64_t now_ms, uint64_t unserved)
 	if (unserved && !m->damaged)
 		model_fail("%llu messages are counted and not delivered",
 			   ID(unserved));
-	for_each_message(m, id)
-		for (unsigned q = 0; q < MODEL_ORIGINS; q++) {
-			const struct model_message *msg = &m->messages[id - 1];
-			const struct model_copy *c = &msg->copies[q];
+	for_each_message(m, id) for (unsigned q = 0; q < MODEL_ORIGINS; q++)
+	{
+		const struct model_message *msg = &m->messages[id - 1];
+		const struct model_copy *c = &msg->copies[q];
 
-			if (!msg->confirmed || !c->expected ||
-			    c->gone_possible || c->found)
-				continue;
-			if (!missing++) {
-				first = id;
-				where = queue_names[q];
-			}
+		if (!msg->confirmed || !c->expected || c->gone_possible ||
+		    c->found)
+			continue;
+		if (!missing++) {
+			first = id;
+			where = queue_names[q];
 		}
+	}
 	if (missing > unserved)
 		model_fail("%llu confirmed messages are nowhere, the first is "
 			   "%llu of %s",

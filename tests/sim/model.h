@@ -18,11 +18,11 @@
 
 /* Where messages can be. */
 enum model_queue {
-	MODEL_A,      /* anycast, made by whoever attaches */
+	MODEL_A, /* anycast, made by whoever attaches */
 	MODEL_B,
-	MODEL_C,      /* made and deleted by command */
-	MODEL_AUTO,   /* deleted by itself when empty and unused */
-	MODEL_X,      /* two subscriptions of the multicast address m */
+	MODEL_C,    /* made and deleted by command */
+	MODEL_AUTO, /* deleted by itself when empty and unused */
+	MODEL_X,    /* two subscriptions of the multicast address m */
 	MODEL_Y,
 	MODEL_ORIGINS, /* those above are published to */
 	MODEL_DLQ = MODEL_ORIGINS,
@@ -51,11 +51,11 @@ struct model_copy {
 	bool gone;	    /* ... and that was confirmed */
 	bool vanishing;	    /* will be gone when the command is confirmed */
 	bool ack_asked;
-	bool dead_possible; /* rejected, or enough failed attempts */
-	bool dying;	    /* ... asked of this incarnation */
-	bool dead;	    /* ... and durable */
-	bool held;	    /* a consumer of this incarnation has it */
-	bool delivered;	    /* ever */
+	bool dead_possible;	/* rejected, or enough failed attempts */
+	bool dying;		/* ... asked of this incarnation */
+	bool dead;		/* ... and durable */
+	bool held;		/* a consumer of this incarnation has it */
+	bool delivered;		/* ever */
 	uint32_t fails;		/* ever asked for */
 	uint32_t fails_seen;	/* at least so many, as long as this lives */
 	uint32_t fails_durable; /* at least so many for ever */
@@ -74,21 +74,21 @@ struct model_message {
 struct model_queue_state {
 	enum { MODEL_NO, MODEL_MAYBE, MODEL_YES } exists;
 	bool paused;
-	unsigned vanishing;  /* purges and deletions under way */
+	unsigned vanishing; /* purges and deletions under way */
 	bool deleting;
-	unsigned consumers;  /* attached now, or not yet released */
-	unsigned opened;     /* consumers since the start: with more than one
-				there is no order among first deliveries */
+	unsigned consumers; /* attached now, or not yet released */
+	unsigned opened;    /* consumers since the start: with more than one
+			       there is no order among first deliveries */
 };
 
 struct model {
 	struct model_message *messages; /* id - 1 */
 	uint64_t count, capacity;
 	struct model_queue_state queues[MODEL_QUEUES];
-	uint32_t life;	/* incarnations so far */
+	uint32_t life; /* incarnations so far */
 	uint32_t producers;
-	bool damaged; /* the disk has lied or rotted: refusing to serve some
-			 messages is right, serving wrong ones never */
+	bool damaged;	/* the disk has lied or rotted: refusing to serve some
+			   messages is right, serving wrong ones never */
 	bool forgetful; /* memory fails: counts and dead letters, which nobody
 			   confirms, may be left out */
 	/* Of each producer the last message, in a census and by deliveries. */
@@ -102,8 +102,8 @@ void model_init(struct model *);
 const char *model_queue_name(enum model_queue); /* as a consumer names it */
 const char *model_target_name(enum model_target);
 
-__attribute__((noreturn)) PRINTF_LIKE(1, 2) void model_fail(const char *fmt,
-							    ...);
+__attribute__((noreturn))
+PRINTF_LIKE(1, 2) void model_fail(const char *fmt, ...);
 
 /* ---- publishing ---- */
 
@@ -124,7 +124,7 @@ uint64_t model_large(const struct model *, uint64_t len);
 
 /* What a delivery says of itself. */
 struct model_seen {
-	enum model_queue queue;	 /* where the consumer is */
+	enum model_queue queue; /* where the consumer is */
 	uint64_t id;
 	const struct record_origin *origin;
 	uint32_t attempts;

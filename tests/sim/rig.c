@@ -580,7 +580,8 @@ uint64_t rig_read_large(struct rig_consumer *c, struct delivery *d)
 		rig_die("message", "no memory");
 	reading->piece.done = piece_done;
 	reading->at = reading->data;
-	for (uint32_t i = 0; i < delivery_piece_count(d) && !reading->err; i++) {
+	for (uint32_t i = 0; i < delivery_piece_count(d) && !reading->err;
+	     i++) {
 		reading->done = false;
 		delivery_read_piece(d, i, &reading->piece);
 		rig_run(c->rig, reading_is_done, reading);

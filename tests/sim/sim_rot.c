@@ -304,8 +304,8 @@ static int rot_session(long only, bool thorough, unsigned *refused,
 	add_cases(rot);
 	if (only >= 0)
 		return rot_fork(rot, (size_t)only);
-	for (size_t i = 0;
-	     i < rot->case_count && failures < FAILURES_SHOWN_MAX; i++) {
+	for (size_t i = 0; i < rot->case_count && failures < FAILURES_SHOWN_MAX;
+	     i++) {
 		int code;
 
 		if (!thorough && i % CASE_STRIDE &&

@@ -138,9 +138,9 @@ static void fault_once(struct course *c)
 static void fault_random(struct course *c)
 {
 	static const enum sim_fault faults[] = {
-		SIM_FAULT_CUT, SIM_FAULT_CUT,  SIM_FAULT_CUT,  SIM_FAULT_CUT,
-		SIM_FAULT_KILL, SIM_FAULT_KILL, SIM_FAULT_KILL, SIM_FAULT_EIO,
-		SIM_FAULT_ENOSPC,
+		SIM_FAULT_CUT,	SIM_FAULT_CUT,	SIM_FAULT_CUT,
+		SIM_FAULT_CUT,	SIM_FAULT_KILL, SIM_FAULT_KILL,
+		SIM_FAULT_KILL, SIM_FAULT_EIO,	SIM_FAULT_ENOSPC,
 	};
 	enum sim_fault fault = faults[sim_below(c->sim, ARRAY_COUNT(faults))];
 	uint64_t k = 1 + sim_below(c->sim, (uint64_t)8 << sim_below(c->sim, 7));
@@ -158,9 +158,8 @@ static void fault_random(struct course *c)
 
 /* ---- lives ---- */
 
-__attribute__((noreturn)) static void refuse(const struct course *c,
-					     const char *what, int err,
-					     const char *why)
+__attribute__((noreturn)) static void
+refuse(const struct course *c, const char *what, int err, const char *why)
 {
 	fprintf(stderr, "the broker %s: %s: %s\n", what, err_str(err), why);
 	fflush(NULL);
@@ -231,8 +230,8 @@ static void course_interrupted(struct course *c, struct rig *r)
 
 static void course_end_life(struct course *c, struct rig *r)
 {
-	uint64_t dice = c->trial->mode == TRIAL_RANDOM ? sim_below(c->sim, 3)
-						       : 0;
+	uint64_t dice =
+		c->trial->mode == TRIAL_RANDOM ? sim_below(c->sim, 3) : 0;
 
 	if (dice == 1)
 		sim_disk_cut(c->disk);
@@ -433,6 +432,5 @@ int trial_fork(const struct trial *t, struct trial_report *report)
 	fclose(said);
 	if (report)
 		*report = *shared;
-	return WIFEXITED(status) ? WEXITSTATUS(status)
-				 : 128 + WTERMSIG(status);
+	return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }

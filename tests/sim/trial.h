@@ -35,9 +35,9 @@ enum trial_exit {
 };
 
 struct trial_report {
-	uint64_t mutations; /* that the trial made */
+	uint64_t mutations;   /* that the trial made */
 	uint64_t allocations; /* TRIAL_MEMORY: until it came to its end */
-	uint64_t steps;	    /* of the world, while the first broker worked */
+	uint64_t steps;	      /* of the world, while the first broker worked */
 	uint64_t confirmed, acked, delivered, lives;
 };
 
