@@ -235,7 +235,8 @@ struct log_walk_segment {
 	struct log_segment_header header;
 	int header_err;
 	uint64_t size;
-	bool used; /* holds records of the history */
+	bool blank; /* nothing was ever written where its first frame goes */
+	bool used;  /* holds records of the history */
 	uint64_t first_lsn, end_lsn;
 };
 

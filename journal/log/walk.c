@@ -215,6 +215,14 @@ static int walk_collect(void *ctx, const char *name)
 	return 0;
 }
 
+static bool walk_is_blank(const uint8_t *raw, uint64_t len)
+{
+	for (uint64_t i = 0; i < len; i++)
+		if (raw[i])
+			return false;
+	return len == IO_BLOCK;
+}
+
 /* Header, size, and the first LSN where the first frame tells it. */
 static int walk_read_header(struct log_walk *w, struct log_walk_segment *seg)
 {
@@ -241,8 +249,11 @@ static int walk_read_header(struct log_walk *w, struct log_walk_segment *seg)
 	err = scan_header(&scan, FIRST_FRAME_OFFSET, &f, &raw);
 	if (!err)
 		seg->first_lsn = seg->end_lsn = f.first_lsn;
-	if (err == -E_CORRUPT || err == -E_VERSION)
-		err = 0;
+	if (err == -E_CORRUPT || err == -E_VERSION) {
+		err = scan_fill(&scan, FIRST_FRAME_OFFSET, IO_BLOCK, &raw,
+				&len);
+		seg->blank = !err && walk_is_blank(raw, len);
+	}
 out:
 	log_scan_close(&scan);
 	return walk_failed(w, scan.path, err);
@@ -640,13 +651,15 @@ static int walk_epoch(struct log_walk *w, const struct log_walk_epoch *e,
 				       : FIRST_FRAME_OFFSET);
 }
 
-/* Everything before the starting point is taken to be part of the history. */
+/* Everything before the starting point is taken to be part of the history but
+ * what was prepared and never used: what cannot be read may still hold what
+ * is needed, and is not for us to delete. */
 static void walk_mark_older(struct log_walk *w, size_t start)
 {
 	for (size_t i = 0; i < start; i++) {
 		struct log_walk_segment *seg = &w->segments[i];
 
-		seg->used = seg->first_lsn != 0 || seg->header_err;
+		seg->used = !seg->blank || seg->header_err;
 		for (size_t next = i + 1; next < w->segment_count; next++)
 			if (w->segments[next].first_lsn) {
 				seg->end_lsn =

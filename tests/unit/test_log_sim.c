@@ -455,6 +455,54 @@ TEST("many lives in rough worlds lose nothing acknowledged")
 		rough_world(seed);
 }
 
+/* ---- what lies before a checkpoint ---- */
+
+struct first_segment {
+	uint64_t key, end_lsn;
+	size_t count;
+};
+
+static int first_segment(void *ctx, const struct log_segment_info *info)
+{
+	struct first_segment *f = ctx;
+
+	if (!f->count++) {
+		f->key = info->key;
+		f->end_lsn = info->end_lsn;
+	}
+	return 0;
+}
+
+TEST("a segment before the checkpoint whose first frame is damaged is kept")
+{
+	struct sim_config config = sim_config_calm(5);
+	struct first_segment before = {0}, after = {0};
+	struct log_position from;
+	char path[LOG_PATH_BYTES];
+	struct world w;
+
+	world_init(&w, &config);
+	world_boot(&w);
+	assert_int_equal(world_open(&w), 0);
+	for (uint32_t i = 0; i < 60; i++)
+		assert_int_equal(harness_put(&w.h, i, 3000), 0);
+	from = w.h.committed_end;
+	log_each_segment(w.h.log, first_segment, &before);
+	assert_true(before.count > 2);
+	log_segment_path("data", before.key, path);
+	world_down(&w);
+	assert_int_equal(sim_disk_flip(sim_disk(w.sim, 0), path,
+				       IO_BLOCK + 100, 3),
+			 0);
+	world_boot(&w);
+	assert_int_equal(harness_open_from(&w.h, &from, NULL, NULL), 0);
+	log_each_segment(w.h.log, first_segment, &after);
+	assert_int_equal(after.key, before.key);
+	assert_int_equal(after.end_lsn, before.end_lsn);
+	world_down(&w);
+	world_fini(&w);
+}
+
 /* ---- zombies ---- */
 
 /* A leader is paused at a random moment, its locks expire, another takes
