@@ -721,6 +721,7 @@ int checkpoint_list(const struct checkpoint_place *place,
 
 struct removal {
 	const struct checkpoint_place *place;
+	uint32_t epoch;
 	const struct checkpoint_file *keep;
 	size_t keep_count, removed;
 };
@@ -733,7 +734,7 @@ static int remove_one(void *ctx, const char *name)
 	int err;
 
 	snprintf(base, sizeof(base), "%s", name);
-	if (checkpoint_parse(base, &file) ||
+	if (checkpoint_parse(base, &file) || file.epoch > r->epoch ||
 	    (strcmp(name, base) != 0 &&
 	     strcmp(name + strlen(base), TEMPORARY) != 0))
 		return 0;
@@ -748,10 +749,11 @@ static int remove_one(void *ctx, const char *name)
 }
 
 int checkpoint_remove_others(const struct checkpoint_place *place,
+			     uint32_t epoch,
 			     const struct checkpoint_file *keep,
 			     size_t keep_count)
 {
-	struct removal r = {place, keep, keep_count, 0};
+	struct removal r = {place, epoch, keep, keep_count, 0};
 	char dir[CHECKPOINT_PATH_MAX];
 	int err = make_path(place, "", "", dir);
 

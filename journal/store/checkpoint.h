@@ -56,9 +56,11 @@ MUST_CHECK int checkpoint_parse(const char *name, struct checkpoint_file *ret);
 MUST_CHECK int checkpoint_list(const struct checkpoint_place *,
 			       struct checkpoint_file *ret, size_t max,
 			       size_t *ret_count);
-/* Remove every checkpoint and temporary file but the ones named; syncs the
- * directory.  The caller has just checked the claim. */
+/* Remove every checkpoint and temporary file up to our epoch but the ones
+ * named; syncs the directory.  The caller has just checked the claim: should
+ * it be lost meanwhile, the files of later epochs are its new owner's. */
 MUST_CHECK int checkpoint_remove_others(const struct checkpoint_place *,
+					uint32_t epoch,
 					const struct checkpoint_file *keep,
 					size_t keep_count);
 

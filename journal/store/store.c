@@ -410,8 +410,8 @@ static int remove_files(struct store *s)
 	int err = log_check_claim(s->log);
 
 	return err ? err
-		   : checkpoint_remove_others(&s->place, s->kept,
-					      s->kept_count);
+		   : checkpoint_remove_others(&s->place, log_epoch(s->log),
+					      s->kept, s->kept_count);
 }
 
 /* The record is committed: the checkpoint counts. */

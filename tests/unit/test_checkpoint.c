@@ -222,11 +222,36 @@ TEST("only checkpoints are listed, newest first, and only others removed")
 	assert_string_equal(files[1].name, names[1]);
 	assert_int_equal(files[1].lsn, 255);
 	assert_int_equal(files[1].epoch, 1);
-	assert_int_equal(checkpoint_remove_others(&f.place, files, 2), 0);
+	assert_int_equal(checkpoint_remove_others(&f.place, 2, files, 2), 0);
 	for (size_t i = 0; i < ARRAY_COUNT(names); i++) {
 		snprintf(path, sizeof(path), "%s/" CHECKPOINT_DIR "/%s",
 			 f.place.dir, names[i]);
 		assert_int_equal(access(path, F_OK) == 0, i != 0 && i != 3);
+	}
+	files_fini(&f);
+}
+
+TEST("a leader that was slow to remove files leaves its successor's")
+{
+	static const char *const names[] = {
+		"00000002-0000000000000001.ckpt",
+		"00000003-0000000000000005.ckpt",
+		"00000003-0000000000000009.ckpt.tmp"};
+	struct checkpoint_file none;
+	char path[512];
+	struct files f;
+
+	files_init(&f, test_directory());
+	for (size_t i = 0; i < ARRAY_COUNT(names); i++) {
+		snprintf(path, sizeof(path), "%s/" CHECKPOINT_DIR "/%s",
+			 f.place.dir, names[i]);
+		close(open(path, O_CREAT | O_WRONLY, 0600));
+	}
+	assert_int_equal(checkpoint_remove_others(&f.place, 2, &none, 0), 0);
+	for (size_t i = 0; i < ARRAY_COUNT(names); i++) {
+		snprintf(path, sizeof(path), "%s/" CHECKPOINT_DIR "/%s",
+			 f.place.dir, names[i]);
+		assert_int_equal(access(path, F_OK) == 0, i != 0);
 	}
 	files_fini(&f);
 }

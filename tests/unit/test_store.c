@@ -433,7 +433,7 @@ TEST("whichever call fails while a checkpoint is written, the rest is whole")
 							 &state, &position),
 					 0);
 			assert_int_equal(checkpoint_remove_others(
-						 &place, files + 1, before),
+						 &place, 77, files + 1, before),
 					 0);
 		}
 	}
