@@ -271,6 +271,9 @@ void delivery_settle(struct delivery *, const struct settlement *);
 
 /* The encoded message when it is in memory, else NULL (a large message). */
 const uint8_t *delivery_data(const struct delivery *);
+/* The adaptor has sent the bytes and will not ask for them again: when memory
+ * is short they leave it, and are read back should the delivery return. */
+void delivery_sent(struct delivery *);
 uint64_t delivery_bytes(const struct delivery *);
 const struct record_props *delivery_props(const struct delivery *);
 /* Earlier failed attempts: AMQP's delivery-count. */

@@ -133,6 +133,18 @@ const uint8_t *delivery_data(const struct delivery *d)
 	return d->message ? d->message->data : NULL;
 }
 
+void delivery_sent(struct delivery *d)
+{
+	struct core *core = d->queue->core;
+
+	if (!d->message ||
+	    atomic_load_explicit(&core->memory_bytes, memory_order_relaxed) <=
+		    core->memory_bytes_max)
+		return;
+	message_release(d->message);
+	d->message = NULL;
+}
+
 uint64_t delivery_bytes(const struct delivery *d)
 {
 	return d->bytes;

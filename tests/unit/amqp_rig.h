@@ -34,7 +34,7 @@ static struct fake {
 	unsigned published, published_bytes, accepted, rejected, released;
 	unsigned modified_failed, uploads, upload_bytes, upload_pieces_over;
 	unsigned upload_aborts, detached, failed_detached, confirmed;
-	unsigned producers, consumers;
+	unsigned producers, consumers, sent;
 	uint32_t credit;
 	bool draining;
 	char to[64];
@@ -321,6 +321,11 @@ void delivery_settle(struct delivery *d, const struct settlement *s)
 const uint8_t *delivery_data(const struct delivery *d)
 {
 	return fake.body;
+}
+
+void delivery_sent(struct delivery *d)
+{
+	COUNT(sent, 1);
 }
 
 uint64_t delivery_bytes(const struct delivery *d)

@@ -217,6 +217,7 @@ TEST("a delivery goes out as stored, and its outcome comes back")
 	WAIT_FOR(fake.accepted == 1 && fake.released == 2 &&
 		 fake.modified_failed == 1);
 	assert_int_equal(fake.confirmed, 0);
+	assert_int_equal(fake.sent, 4);
 	client_close(&c);
 	WAIT_FOR(fake.detached == 1);
 	assert_int_equal(fake.failed_detached, 0);

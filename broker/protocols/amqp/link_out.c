@@ -16,6 +16,9 @@
 #define WINDOW_MAX 1024u
 #define WINDOW_MIN 16u
 #define WINDOW_BYTES (4u * 1024u * 1024u)
+/* What the peer has not settled.  Proton keeps the buffer of each such
+ * message, so that a receiver that settles nothing needs a bound in bytes. */
+#define UNSETTLED_BYTES_MAX (128u * 1024u * 1024u)
 
 struct link_out {
 	struct link link;
@@ -27,6 +30,7 @@ struct link_out {
 	int credit_seen;	/* Proton's, as of the last look */
 	bool drain_seen;
 	uint32_t unsettled;
+	uint64_t unsettled_bytes;
 	uint64_t average_bytes;
 	/* a ring of deliveries that wait */
 	struct delivery **waiting;
@@ -112,6 +116,8 @@ static uint32_t window(const struct link_out *out)
 	uint32_t max = out->link.connection->amqp->options.link_unsettled_max;
 	uint32_t room = max > out->unsettled ? max - out->unsettled : 0;
 
+	if (out->unsettled_bytes >= UNSETTLED_BYTES_MAX)
+		return 0;
 	n = base_max(WINDOW_MIN, base_min(n, WINDOW_MAX));
 	return (uint32_t)base_min(n, room);
 }
@@ -191,6 +197,18 @@ void link_out_flow(struct link *l)
 
 /* ---- sending ---- */
 
+/* Of a large message Proton never holds more than a few pieces. */
+static uint64_t held_bytes(const struct delivery *d)
+{
+	return base_min(delivery_bytes(d), CORE_PIECE_BYTES);
+}
+
+static void count_settled(struct link_out *out, const struct delivery *d)
+{
+	out->unsettled--;
+	out->unsettled_bytes -= held_bytes(d);
+}
+
 static pn_delivery_t *begin_delivery(struct link_out *out, struct delivery *d)
 {
 	uint64_t tag = ++out->link.connection->next_tag;
@@ -202,6 +220,7 @@ static pn_delivery_t *begin_delivery(struct link_out *out, struct delivery *d)
 	pn_delivery_set_context(pn, d);
 	delivery_set_context(d, pn);
 	out->unsettled++;
+	out->unsettled_bytes += held_bytes(d);
 	return pn;
 }
 
@@ -250,10 +269,11 @@ static void sent(struct link_out *out, struct delivery *d, pn_delivery_t *pn)
 	if (out->presettled) {
 		pn_delivery_set_context(pn, NULL);
 		pn_delivery_settle(pn); /* advances too */
-		out->unsettled--;
+		count_settled(out, d);
 		settle(out, d, OUTCOME_ACCEPTED);
 	} else {
 		pn_link_advance(link);
+		delivery_sent(d);
 	}
 	out->credit_seen = pn_link_credit(link);
 	connection_wake(out->link.connection);
@@ -340,7 +360,7 @@ static void large_abandon(struct link_out *out)
 	if (out->large_pn && out->link.pn) {
 		pn_delivery_set_context(out->large_pn, NULL);
 		pn_delivery_abort(out->large_pn);
-		out->unsettled--;
+		count_settled(out, d);
 	}
 	large_done(out);
 	/* A link that leaves returns all that is unsettled by itself. */
@@ -553,7 +573,7 @@ void link_out_updated(struct link *l, pn_delivery_t *pn)
 		return;
 	}
 	pn_delivery_set_context(pn, NULL);
-	out->unsettled--;
+	count_settled(out, d);
 	if (pn_delivery_settled(pn)) {
 		pn_delivery_settle(pn);
 	} else {

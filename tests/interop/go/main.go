@@ -38,6 +38,7 @@ var tests = []test{
 	{"second", second},
 	{"outcomes", outcomes},
 	{"credit", credit},
+	{"hoarding", hoarding},
 	{"large", large},
 	{"small_frames", smallFrames},
 	{"sessions", sessions},
@@ -387,6 +388,49 @@ func credit() {
 		cancel()
 		check(m == nil && err != nil, "a message without credit")
 	}
+}
+
+// hoarding: a receiver that settles nothing gets 128 MiB and no more, however
+// much credit it grants, and goes on once it settles.
+func hoarding() {
+	const count, size, most = 1500, 100000, 128<<20/100000 + 20
+	var held []*amqp.Message
+
+	c, s := open(nil)
+	defer c.Close()
+	l := sender(s, "g.hoarding", nil)
+	body := make([]byte, size)
+	var wait sync.WaitGroup
+	for range 50 {
+		wait.Add(1)
+		go func() {
+			defer wait.Done()
+			for range count / 50 {
+				must(l.Send(ctx, amqp.NewMessage(body), nil))
+			}
+		}()
+	}
+	wait.Wait()
+	r := receiver(s, "g.hoarding", &amqp.ReceiverOptions{Credit: 2 * count})
+	for {
+		short, cancel := context.WithTimeout(ctx, 500*time.Millisecond)
+		m, err := r.Receive(short, nil)
+		cancel()
+		if err != nil {
+			break
+		}
+		held = append(held, m)
+	}
+	check(len(held) > most-40 && len(held) <= most,
+		"%d messages, not about %d", len(held), most-20)
+	for _, m := range held {
+		must(r.AcceptMessage(ctx, m))
+	}
+	for range count - len(held) {
+		must(r.AcceptMessage(ctx, take(r)))
+	}
+	must(r.Close(ctx))
+	nothing(s, "g.hoarding")
 }
 
 // ---- connections ----
