@@ -461,8 +461,8 @@ static bool producer_is_there(const struct producer *p, const char *to)
 static void producer_go_on(struct producer *p)
 {
 	while (!p->resolving && !list_empty(&p->waiting)) {
-		struct attach *a = list_entry(list_pop(&p->waiting),
-					      struct attach, link);
+		struct attach *a =
+			list_entry(list_pop(&p->waiting), struct attach, link);
 
 		if (!producer_is_there(p, a->to)) {
 			publish_search(p, a);
