@@ -289,7 +289,7 @@ void queue_settle(struct delivery *d)
 	d->consumer = NULL;
 	if (q->deleted) {
 		if (d->confirm)
-			consumer_confirm(d->confirm, 0);
+			consumer_confirm(d->confirm, -E_NOT_FOUND);
 		d->confirm = NULL;
 		ref_free(d);
 		return;
@@ -405,9 +405,26 @@ void queue_free_messages(struct queue *q)
 		ref_free(list_entry(n, struct delivery, link));
 }
 
+/* Those whose record was not made yet.  That the queue is gone is not durable
+ * either, so they cannot be confirmed. */
+static void queue_refuse_acks(struct queue *q)
+{
+	list_for_each(n, &q->acks) {
+		struct delivery *d = list_entry(n, struct delivery, link);
+
+		if (d->confirm)
+			consumer_confirm(d->confirm, -E_NOT_FOUND);
+		d->confirm = NULL;
+	}
+	if (q->purge)
+		q->purge->done(q->purge, -E_NOT_FOUND);
+	q->purge = NULL;
+}
+
 void queue_forget(struct queue *q)
 {
 	q->deleted = true;
+	queue_refuse_acks(q);
 	queue_free_messages(q);
 	list_for_each(n, &q->subscribers)
 		consumer_tell_gone(list_entry(n, struct subscriber, link));
