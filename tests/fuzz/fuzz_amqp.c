@@ -16,6 +16,9 @@
 
 int LLVMFuzzerInitialize(int *argc, char ***argv);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+extern const int fuzz_mutations;
+
+const int fuzz_mutations = 20;
 
 #define PORT 5672
 #define OUT_BYTES_MAX (256u * 1024u)

@@ -12,6 +12,9 @@
 
 int LLVMFuzzerInitialize(int *argc, char ***argv);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+extern const int fuzz_mutations;
+
+const int fuzz_mutations = 20;
 
 #define HEADER_BYTES 4096u
 #define CHUNK_HEADER_BYTES 32u

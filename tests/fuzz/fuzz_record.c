@@ -12,6 +12,9 @@
 
 int LLVMFuzzerInitialize(int *argc, char ***argv);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+extern const int fuzz_mutations;
+
+const int fuzz_mutations = 20;
 
 #define NAME "00000001-0000000000001388.ckpt"
 #define PATH "d/" CHECKPOINT_DIR "/" NAME

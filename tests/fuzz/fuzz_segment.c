@@ -15,6 +15,9 @@
 
 int LLVMFuzzerInitialize(int *argc, char ***argv);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+extern const int fuzz_mutations;
+
+const int fuzz_mutations = 3;
 
 #define DIR "d"
 #define SEGMENT_COUNT_MAX 12u

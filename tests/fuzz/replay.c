@@ -19,6 +19,8 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);
 __attribute__((weak)) int LLVMFuzzerInitialize(int *argc, char ***argv);
+/* A slow target, or one with many files, says how many mutations are enough. */
+extern __attribute__((weak)) const int fuzz_mutations;
 
 static uint64_t random_state;
 
@@ -79,10 +81,11 @@ static size_t mutate(uint8_t *data, size_t len)
 static void run_with_mutations(const uint8_t *data, size_t len)
 {
 	static uint8_t mutant[INPUT_BYTES_MAX + 8];
+	int mutations = &fuzz_mutations ? fuzz_mutations : MUTATIONS;
 
 	run_on(data, len);
 	random_state = len;
-	for (int i = 0; i < MUTATIONS; i++) {
+	for (int i = 0; i < mutations; i++) {
 		size_t mutant_len = len;
 
 		memcpy(mutant, data, len);
