@@ -77,13 +77,15 @@ static void log_latch_delivered(struct loop_mail *mail)
 	struct log *log = container_of(mail, struct log, latch_mail);
 	char why[LOG_WHY_BYTES];
 
+	/* First: the process is to end there, before an append that may be
+	 * durable after all is told of as one that failed. */
+	if (log->options.failed) {
+		pthread_mutex_lock(&log->mutex);
+		memcpy(why, log->why, sizeof(why));
+		pthread_mutex_unlock(&log->mutex);
+		log->options.failed(log->options.ctx, log->latched, why);
+	}
 	log_writer_latched(log->writer);
-	if (!log->options.failed)
-		return;
-	pthread_mutex_lock(&log->mutex);
-	memcpy(why, log->why, sizeof(why));
-	pthread_mutex_unlock(&log->mutex);
-	log->options.failed(log->options.ctx, log->latched, why);
 }
 
 static int log_set_options(struct log *log, const struct log_options *options)

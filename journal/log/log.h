@@ -107,8 +107,9 @@ struct log_options {
 	 * the first is EPOCH_START's, as soon as the loop runs.  May be NULL.
 	 */
 	void (*committed)(void *ctx, struct log_batch *);
-	/* [journal] Once; the process is expected to exit.  why is a sentence
-	 * for an operator that names the file and what to do. */
+	/* [journal] Once, before any append is told of the failure; the
+	 * process is expected to exit.  why is a sentence for an operator
+	 * that names the file and what to do. */
 	void (*failed)(void *ctx, int err, const char *why);
 	void *ctx;
 };

@@ -573,6 +573,60 @@ TEST("a leader that sleeps through a takeover acknowledges nothing more")
 		zombie_world(seed);
 }
 
+static struct loop_mail end_mail;
+static bool ended, ended_late;
+
+static void end_delivered(struct loop_mail *mail)
+{
+	ended = true;
+}
+
+/* A process would end here: what is posted later nobody would see. */
+static void end_failed(void *ctx, int err, const char *why)
+{
+	struct harness *h = ctx;
+
+	assert_int_equal(err, -E_FENCED);
+	end_mail.deliver = end_delivered;
+	loop_post(h->main, &end_mail);
+}
+
+static void end_note(struct loop_mail *mail)
+{
+	ended_late |= !ended;
+	harness_note(mail);
+}
+
+TEST("a failure is told to the process before it is told to any append")
+{
+	struct sim_config config = sim_config_calm(5);
+	struct harness_append *a;
+	struct io_file *claim;
+	uint8_t seal[LOG_CLAIM_BYTES] = {0};
+	struct world w;
+
+	world_init(&w, &config);
+	world_boot(&w);
+	w.h.options.failed = end_failed;
+	assert_int_equal(world_open(&w), 0);
+	assert_int_equal(io_open(w.h.io, "data/epochs/00000001",
+				 IO_WRITE | IO_APPEND, &claim),
+			 0);
+	assert_int_equal(io_write(claim, seal, sizeof(seal), 0), 0);
+	io_close(claim);
+	ended = ended_late = false;
+	a = harness_append_new(&w.h, 1, 100);
+	a->note.mail.deliver = end_note;
+	harness_send(&w.h, a);
+	harness_wait(&w.h);
+	assert_int_equal(a->append.err, -E_FENCED);
+	assert_true(ended);
+	assert_false(ended_late);
+	free(a);
+	world_down(&w);
+	world_fini(&w);
+}
+
 /* ---- space ---- */
 
 TEST("the beginning of an epoch is told of while nothing is appended")
