@@ -429,6 +429,7 @@ static void consumer_deliver(struct consumer *consumer, struct delivery *d)
 		c->deliver(c, d, id);
 		return;
 	}
+	delivery_sent(d);
 	if (c->held_count == c->held_capacity) {
 		c->held_capacity = c->held_capacity * 2 + 16;
 		c->held = realloc(c->held, c->held_capacity * sizeof(*c->held));

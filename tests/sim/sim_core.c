@@ -524,6 +524,40 @@ TEST("beyond the memory limit bodies are read back, in order")
 	run(body_memory);
 }
 
+/* Also what is with a consumer, which has sent it on, and comes back. */
+static void body_memory_held(struct sim *sim)
+{
+	struct rig_options small = {.shard_count = 2, .memory_bytes = 100000};
+	struct rig r;
+	struct rig_producer p;
+	struct rig_consumer c;
+	struct core_stats stats;
+
+	assert_int_equal(rig_start(&r, sim, &small), 0);
+	assert_int_equal(rig_producer_open(&r, &p, 0, "q", 0), 0);
+	for (unsigned i = 0; i < 100; i++)
+		publish_many(&p, 1 + 30 * i, 30);
+	for (unsigned turn = 0; turn < 2; turn++) {
+		assert_int_equal(rig_consumer_open(&r, &c, turn, "q", 0), 0);
+		assert_int_equal(fetch(&c, 3000), 3000);
+		for (unsigned i = 0; i < 3000; i++)
+			assert_int_equal(c.held_ids[i], i + 1);
+		core_stats(r.core, &stats);
+		assert_true(stats.memory_bytes < 300000);
+		if (turn)
+			accept_all(&c);
+		rig_consumer_close(&c, false);
+		rig_settle(&r);
+	}
+	rig_producer_close(&p);
+	assert_int_equal(rig_stop(&r), 0);
+}
+
+TEST("beyond the memory limit a body that was sent leaves, and comes back")
+{
+	run(body_memory_held);
+}
+
 static void body_drain(struct sim *sim)
 {
 	struct rig r;
