@@ -41,6 +41,7 @@ struct delivery {
 	struct consumer *consumer;
 	void *context;
 	unsigned reading;
+	bool sent; /* its bytes are not asked for any more */
 	uint32_t attempts;
 	uint8_t *extra;
 	uint32_t extra_len;
@@ -209,6 +210,7 @@ static void fake_enqueue(struct delivery *d)
 		return;
 	}
 	d->consumer = NULL;
+	d->sent = false;
 	list_push(&fake.queue, &d->link);
 	fake.queued++;
 	fake_later(fake_feed, NULL);
@@ -516,8 +518,15 @@ void delivery_settle(struct delivery *d, const struct settlement *s)
 	fake_enqueue(d);
 }
 
+void delivery_sent(struct delivery *d)
+{
+	ASSERT(!d->sent && !d->consumer->detaching);
+	d->sent = true;
+}
+
 const uint8_t *delivery_data(const struct delivery *d)
 {
+	ASSERT(!d->sent);
 	return fake.mood & FAKE_PIECES || d->len > CORE_LARGE_BYTES ? NULL
 								    : d->data;
 }

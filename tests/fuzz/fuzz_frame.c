@@ -101,7 +101,7 @@ static bool try_frame(uint8_t *raw, size_t len)
 					   plain + at);
 	ASSERT(!err || err == -E_CORRUPT);
 	if (!err)
-		(void)log_frame_each_record(&f, plain, no_record, NULL);
+		ASSERT(log_frame_each_record(&f, plain, no_record, NULL));
 	free(plain);
 	return true;
 }
