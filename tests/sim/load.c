@@ -621,7 +621,7 @@ static bool census_look(struct load_consumer *c)
 		uint64_t id = c->held[i].copy->id;
 		struct model_seen seen;
 
-		if (!delivery_data(d)) {
+		if (delivery_piece_count(d)) {
 			uint64_t read = rig_read_large(&c->rig, d);
 
 			if (!read && c->model->forgetful)
