@@ -20,6 +20,7 @@ struct link_in {
 	struct link link;
 	struct producer producer;
 	bool anonymous, blocked;
+	bool refusal_logged;
 	uint32_t unsettled;
 	/* the message that is arriving in several pieces */
 	uint8_t *partial; /* CORE_PIECE_BYTES */
@@ -85,6 +86,21 @@ static void replenish(struct link_in *in)
 	connection_wake(c);
 }
 
+/* Once a link: an operator must hear of a full disk, but not of each message
+ * that it costs. */
+static void log_refusal(struct link_in *in, int err)
+{
+	struct connection *c = in->link.connection;
+
+	logger_write(in->refusal_logged ? LOGGER_DEBUG : LOGGER_WARN, "amqp",
+		     "publication-refused",
+		     "user=%s container=%s link=%s condition=%s text=%s",
+		     LOGGER_QUOTE(c->user), LOGGER_QUOTE(c->container),
+		     LOGGER_QUOTE(in->link.pn ? pn_link_name(in->link.pn) : ""),
+		     amqp_condition(err), LOGGER_QUOTE(err_str(err)));
+	in->refusal_logged = true;
+}
+
 static void on_settled(struct producer *p, void *context, enum outcome outcome,
 		       int err)
 {
@@ -93,6 +109,8 @@ static void on_settled(struct producer *p, void *context, enum outcome outcome,
 	pn_delivery_t *d = context;
 
 	in->unsettled--;
+	if (outcome == OUTCOME_REJECTED)
+		log_refusal(in, err);
 	if (!d) {
 		if (outcome != OUTCOME_ACCEPTED)
 			amqp_count(&c->amqp->presettled_lost);
