@@ -124,11 +124,10 @@ static void body_topic(struct sim *sim)
 
 	assert_int_equal(rig_start(&r, sim, &two_shards), 0);
 	for (unsigned i = 0; i < 3; i++)
-		assert_int_equal(rig_consumer_open(&r, &c[i], i % 2, "topic://t",
-						   0),
-				 0);
-	assert_int_equal(
-		rig_producer_open(&r, &p, 1, "t", RECORD_MULTICAST), 0);
+		assert_int_equal(
+			rig_consumer_open(&r, &c[i], i % 2, "topic://t", 0), 0);
+	assert_int_equal(rig_producer_open(&r, &p, 1, "t", RECORD_MULTICAST),
+			 0);
 	publish_many(&p, 1, 100);
 	assert_int_equal(p.accepted, 100);
 	for (unsigned i = 0; i < 3; i++) {
@@ -359,12 +358,10 @@ static void body_names(struct sim *sim)
 	struct rig_consumer c, d;
 
 	assert_int_equal(rig_start(&r, sim, &two_shards), 0);
-	assert_int_equal(rig_consumer_open(&r, &c, 0, "m::one",
-					   RECORD_MULTICAST),
-			 0);
-	assert_int_equal(rig_consumer_open(&r, &d, 1, "m::two",
-					   RECORD_MULTICAST),
-			 0);
+	assert_int_equal(
+		rig_consumer_open(&r, &c, 0, "m::one", RECORD_MULTICAST), 0);
+	assert_int_equal(
+		rig_consumer_open(&r, &d, 1, "m::two", RECORD_MULTICAST), 0);
 	assert_string_equal(d.name, "m::two");
 	assert_int_equal(rig_producer_open(&r, &p, 0, "topic://m", 0), 0);
 	assert_int_equal(rig_producer_open(&r, &direct, 1, "m::two", 0), 0);
@@ -390,9 +387,9 @@ static void body_names(struct sim *sim)
 	for (unsigned i = 0; i < 5; i++)
 		assert_int_equal(c.held_ids[i], 21 + 2 * i);
 	rig_producer_close(&p);
-	assert_int_equal(rig_producer_open(&r, &p, 0, "fresh",
-					   RECORD_MULTICAST),
-			 -E_EXISTS);
+	assert_int_equal(
+		rig_producer_open(&r, &p, 0, "fresh", RECORD_MULTICAST),
+		-E_EXISTS);
 	rig_producer_close(&p);
 	assert_int_equal(rig_producer_open(&r, &p, 0, "", 0), -EINVAL);
 	rig_producer_close(&p);
@@ -423,8 +420,8 @@ static void command_done(struct core_command *command, int err)
 	result->done = true;
 }
 
-static int execute(struct rig *r, enum core_command_kind kind,
-		   const char *name, uint64_t *ret_count)
+static int execute(struct rig *r, enum core_command_kind kind, const char *name,
+		   uint64_t *ret_count)
 {
 	struct command_result result = {
 		.command = {.kind = kind, .name = name, .done = command_done}};
@@ -491,9 +488,8 @@ TEST("create, purge, pause, resume and delete are durable")
 
 static void body_memory(struct sim *sim)
 {
-	struct rig_options small = {.shard_count = 2,
-				    .memory_bytes = 100000,
-				    .compress_level = 1};
+	struct rig_options small = {
+		.shard_count = 2, .memory_bytes = 100000, .compress_level = 1};
 	struct rig r;
 	struct rig_producer p;
 	struct rig_consumer c;
@@ -587,6 +583,115 @@ static void body_drain(struct sim *sim)
 TEST("a drain delivers what is there and voids the rest of the credit")
 {
 	run(body_drain);
+}
+
+static void body_give_back(struct sim *sim)
+{
+	const struct settlement released = {.outcome = OUTCOME_RELEASED};
+	struct rig_consumer c[3], all;
+	struct rig_producer p;
+	struct rig r;
+
+	assert_int_equal(rig_start(&r, sim, &two_shards), 0);
+	assert_int_equal(rig_producer_open(&r, &p, 0, "a", 0), 0);
+	publish_many(&p, 1, 300);
+	for (unsigned i = 0; i < 3; i++)
+		assert_int_equal(rig_consumer_open(&r, &c[i], i % 2, "a", 0),
+				 0);
+	for (unsigned i = 0; i < 60; i++)
+		assert_int_equal(fetch(&c[i % 3], 5), 5);
+	/* Some one by one from anywhere, the rest as each of them leaves. */
+	for (unsigned i = 0; i < 90; i++)
+		rig_settle_held(&c[i % 3], sim_below(sim, 100 - i / 3),
+				&released);
+	for (unsigned i = 0; i < 3; i++)
+		rig_consumer_close(&c[i], false);
+	assert_int_equal(rig_consumer_open(&r, &all, 1, "a", 0), 0);
+	assert_int_equal(fetch(&all, 1000), 300);
+	for (unsigned i = 0; i < 300; i++)
+		assert_int_equal(all.held_ids[i], i + 1);
+	while (all.held_count)
+		rig_accept(&all, sim_below(sim, all.held_count));
+	rig_settle(&r);
+	assert_int_equal(all.confirmed, 300);
+	rig_consumer_close(&all, false);
+	rig_producer_close(&p);
+	assert_int_equal(rig_stop(&r), 0);
+	/* Acknowledged in any order, none comes again. */
+	assert_int_equal(rig_start(&r, sim, &two_shards), 0);
+	assert_int_equal(rig_consumer_open(&r, &all, 0, "a", 0), 0);
+	assert_int_equal(fetch(&all, 1000), 0);
+	rig_consumer_close(&all, false);
+	assert_int_equal(rig_stop(&r), 0);
+}
+
+TEST("what several consumers give back is in its old order")
+{
+	run(body_give_back);
+}
+
+static void body_damaged_large(struct sim *sim)
+{
+	const struct settlement released = {.outcome = OUTCOME_RELEASED};
+	struct rig_producer p;
+	struct rig_consumer c;
+	struct rig r;
+
+	assert_int_equal(rig_start(&r, sim, &two_shards), 0);
+	assert_int_equal(rig_producer_open(&r, &p, 0, "a", 0), 0);
+	assert_int_equal(rig_publish_large(&p, 1, 600000, 200000), 0);
+	rig_settle(&r);
+	publish_many(&p, 2, 1);
+	assert_int_equal(sim_disk_flip(sim_disk(sim, 0),
+				       "data/segments/00000001-00000001.log",
+				       300000, 1),
+			 0);
+	assert_int_equal(rig_consumer_open(&r, &c, 1, "a", 0), 0);
+	assert_int_equal(fetch(&c, 10), 2);
+	assert_int_equal(rig_read_large(&c, c.held[0]), 0);
+	rig_settle_held(&c, 0, &released);
+	rig_settle(&r);
+	assert_int_equal(c.held_count, 1);
+	assert_int_equal(c.held_ids[0], 2);
+	assert_int_equal(c.delivered, 2);
+	rig_consumer_close(&c, false);
+	rig_producer_close(&p);
+	assert_int_equal(rig_stop(&r), 0);
+}
+
+TEST("a large message that is damaged is handed out once, and not again")
+{
+	run(body_damaged_large);
+}
+
+static void body_flow(struct sim *sim)
+{
+	struct rig_producer p, late, anonymous;
+	struct rig r;
+
+	assert_int_equal(rig_start(&r, sim, &two_shards), 0);
+	assert_int_equal(rig_producer_open(&r, &p, 0, "a", 0), 0);
+	for (unsigned i = 0; i < 600; i++)
+		rig_publish(&p, i + 1, 100000, 0, NULL);
+	assert_int_equal(rig_producer_open(&r, &late, 0, "a", 0), 0);
+	assert_int_equal(rig_producer_open(&r, &anonymous, 0, NULL, 0), 0);
+	rig_run_for(&r, 1000000);
+	assert_true(producer_blocked(&late.producer));
+	assert_true(p.blocked);
+	assert_true(late.blocked);
+	assert_true(anonymous.blocked);
+	rig_settle(&r);
+	assert_int_equal(p.accepted, 600);
+	assert_false(p.blocked || late.blocked || anonymous.blocked);
+	rig_producer_close(&p);
+	rig_producer_close(&late);
+	rig_producer_close(&anonymous);
+	assert_int_equal(rig_stop(&r), 0);
+}
+
+TEST("a producer that comes while others wait for the disk waits too")
+{
+	run(body_flow);
 }
 
 TEST_MAIN()
