@@ -522,6 +522,14 @@ void producer_publish(struct producer *p, struct message *m, const char *to)
 
 /* ---- attach and detach ---- */
 
+/* flow() tells of changes, and what was said before this one was there it has
+ * not heard. */
+static void producer_join_flow(struct producer *p)
+{
+	if (p->attached && p->shard->blocked)
+		loop_defer(p->shard->loop, &p->shard->flow_task);
+}
+
 static void producer_attached(struct attach *a)
 {
 	struct producer *p = a->context;
@@ -531,6 +539,7 @@ static void producer_attached(struct attach *a)
 		producer_enter(p, a);
 		p->attached = true;
 	}
+	producer_join_flow(p);
 	if (p->detaching)
 		producer_release_maybe(p);
 	else
@@ -549,6 +558,7 @@ static void producer_answer(struct loop_task *task)
 		return;
 	}
 	p->attached = p->anonymous;
+	producer_join_flow(p);
 	p->ops->attached(p, p->anonymous ? 0 : -EINVAL, "");
 }
 
