@@ -30,17 +30,27 @@ static void ack_wake(struct queue *q)
 	loop_defer(q->shard->loop, &q->ack_task);
 }
 
-/* Consumers settle mostly in order, so the place is nearly always the end. */
+static uint64_t ack_seq(struct list *n)
+{
+	return list_entry(n, struct delivery, link)->seq;
+}
+
+/* Consumers settle mostly in order, several of them in turn, so the place is
+ * nearly always the end or near the last one. */
 void ack_add(struct delivery *d)
 {
 	struct queue *q = d->queue;
 	struct list *after = q->acks.prev;
 
 	d->state = REF_ACKING;
-	while (after != &q->acks &&
-	       list_entry(after, struct delivery, link)->seq > d->seq)
+	if (q->acked && ack_seq(after) > d->seq)
+		after = q->acked;
+	while (after != &q->acks && ack_seq(after) > d->seq)
 		after = after->prev;
+	while (after->next != &q->acks && ack_seq(after->next) < d->seq)
+		after = after->next;
 	list_insert_between(&d->link, after, after->next);
+	q->acked = &d->link;
 	ack_wake(q);
 }
 
@@ -141,6 +151,7 @@ static void ack_flush(struct loop_task *task)
 	/* Only shards use it, one task at a time. */
 	static _Thread_local struct record_range ranges[RECORD_RANGE_MAX];
 
+	q->acked = NULL;
 	while (!list_empty(&q->acks))
 		if (ack_submit(q, ranges) != 0) {
 			ack_wake(q);

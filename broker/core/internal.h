@@ -144,6 +144,7 @@ struct queue {
 	uint64_t loading_bytes;
 	bool deleted;
 	struct list acks; /* refs to acknowledge at the end of the iteration */
+	struct list *acked; /* the last that was put in there, or NULL */
 	struct core_command *purge; /* rides on the last of them */
 	struct loop_task dispatch_task, ack_task;
 	/* nobody uses its address any more: core->lock, then the shard */

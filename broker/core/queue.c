@@ -95,24 +95,38 @@ void queue_recover(struct queue *q, struct delivery *d)
 	queue_ready(d);
 }
 
-/* Consumers give back in the order of the queue or in the reverse, so its
- * place is near the last one that came back, or at the head. */
+static uint64_t queue_seq(struct list *n)
+{
+	return list_entry(n, struct delivery, link)->seq;
+}
+
+/* What is ready and follows seq.  Consumers give back in the order of the queue
+ * or in the reverse, several of them in turn: it is at the head, or near the
+ * last one that came back. */
+static struct list *queue_place(struct queue *q, uint64_t seq)
+{
+	struct list *n = q->ready.next;
+
+	if (n == &q->ready || queue_seq(n) > seq)
+		return n;
+	if (q->returned)
+		n = &q->returned->link;
+	while (n->prev != &q->ready && queue_seq(n->prev) > seq)
+		n = n->prev;
+	while (n != &q->ready && queue_seq(n) < seq)
+		n = n->next;
+	return n;
+}
+
 void queue_return(struct delivery *d)
 {
 	struct queue *q = d->queue;
-	struct list *before = q->ready.next;
-
-	if (q->returned && q->returned->seq < d->seq)
-		before = q->returned->link.next;
 
 	if (q->deleted) {
 		ref_free(d);
 		return;
 	}
-	while (before != &q->ready &&
-	       list_entry(before, struct delivery, link)->seq < d->seq)
-		before = before->next;
-	list_push(before, &d->link);
+	list_push(queue_place(q, d->seq), &d->link);
 	q->returned = d;
 	queue_ready(d);
 }
@@ -401,6 +415,7 @@ void queue_free_messages(struct queue *q)
 		count_sub(&q->bytes, d->bytes);
 		ref_free(d);
 	}
+	q->acked = NULL;
 	while ((n = list_pop(&q->acks)))
 		ref_free(list_entry(n, struct delivery, link));
 }
