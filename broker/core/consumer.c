@@ -4,6 +4,7 @@
  * they do not, the same calls travel as mail.  Mail from one shard to another
  * keeps its order, so "left" arrives after every delivery that was on its
  * way, and the memory of both sides ends there. */
+#include "base/logger.h"
 #include "broker/core/internal.h"
 
 static bool subscriber_is_local(const struct subscriber *s)
@@ -332,9 +333,21 @@ void delivery_settle(struct delivery *d, const struct settlement *s)
 static void piece_arrived(struct log_read *read, int err)
 {
 	struct piece_read *p = container_of(read, struct piece_read, read);
+	struct delivery *d = p->delivery;
 	void *buf = p->buf;
 
 	p->buf = NULL;
+	/* Kept, named, and not served again: it would close the link of
+	 * whoever comes next, and the next. */
+	if (err && err != -ENOMEM) {
+		d->damaged = true;
+		logger_error("core", "message-damaged",
+			     "queue=%s ref=%llu upload=%llu error=%s",
+			     LOGGER_QUOTE(d->queue->name),
+			     (unsigned long long)d->lsn,
+			     (unsigned long long)d->large->upload,
+			     LOGGER_QUOTE(err_str(err)));
+	}
 	p->done(p, err, err ? NULL : buf, err ? 0 : p->len);
 	free(buf);
 }
@@ -350,6 +363,7 @@ void delivery_read_piece(struct delivery *d, uint32_t index,
 	p->buf = malloc(p->len ? p->len : 1);
 	/* A quarter of a megabyte: without it the broker cannot go on. */
 	ASSERT(p->buf);
+	p->delivery = d;
 	p->read.done = piece_arrived;
 	log_read(d->consumer->shard->reader, &p->read, loc, p->buf);
 }

@@ -293,12 +293,13 @@ uint32_t delivery_piece_count(const struct delivery *);
 uint32_t delivery_piece_bytes(const struct delivery *, uint32_t index);
 struct piece_read {
 	/* err 0, or -E_CORRUPT: the delivery must be settled RELEASED and the
-	 * link closed with an internal error.  data is borrowed during the
-	 * call. */
+	 * link closed with an internal error; the message stays, and is not
+	 * delivered again.  data is borrowed during the call. */
 	void (*done)(struct piece_read *, int err, const void *data,
 		     uint32_t len);
 	/* private */
 	struct log_read read;
+	struct delivery *delivery;
 	void *buf;
 	uint32_t len;
 };
