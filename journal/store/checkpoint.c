@@ -749,8 +749,7 @@ static int remove_one(void *ctx, const char *name)
 }
 
 int checkpoint_remove_others(const struct checkpoint_place *place,
-			     uint32_t epoch,
-			     const struct checkpoint_file *keep,
+			     uint32_t epoch, const struct checkpoint_file *keep,
 			     size_t keep_count)
 {
 	struct removal r = {place, epoch, keep, keep_count, 0};

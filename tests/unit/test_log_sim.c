@@ -491,9 +491,8 @@ TEST("a segment before the checkpoint whose first frame is damaged is kept")
 	assert_true(before.count > 2);
 	log_segment_path("data", before.key, path);
 	world_down(&w);
-	assert_int_equal(sim_disk_flip(sim_disk(w.sim, 0), path,
-				       IO_BLOCK + 100, 3),
-			 0);
+	assert_int_equal(
+		sim_disk_flip(sim_disk(w.sim, 0), path, IO_BLOCK + 100, 3), 0);
 	world_boot(&w);
 	assert_int_equal(harness_open_from(&w.h, &from, NULL, NULL), 0);
 	log_each_segment(w.h.log, first_segment, &after);
