@@ -5,9 +5,14 @@
 /* Messages expired before the loop looks at its other work again. */
 #define EXPIRY_BUDGET 256
 
+static uint64_t expiry_due_ms(const struct delivery *d)
+{
+	return base_max(d->props.expiry_ms, d->retry_ms);
+}
+
 static bool expiry_before(const struct delivery *a, const struct delivery *b)
 {
-	return a->props.expiry_ms < b->props.expiry_ms;
+	return expiry_due_ms(a) < expiry_due_ms(b);
 }
 
 static void expiry_place(struct shard *s, uint32_t i, struct delivery *d)
@@ -53,8 +58,8 @@ static void expiry_arm(struct shard *s)
 		loop_timer_cancel(s->loop, &s->expiry_timer);
 		return;
 	}
-	if (s->expiry[1]->props.expiry_ms > now_ms)
-		wait_ms = s->expiry[1]->props.expiry_ms - now_ms;
+	if (expiry_due_ms(s->expiry[1]) > now_ms)
+		wait_ms = expiry_due_ms(s->expiry[1]) - now_ms;
 	if (wait_ms > s->core->expiry_scan_ns / 1000000)
 		wait_ms = s->core->expiry_scan_ns / 1000000;
 	loop_timer_set(s->loop, &s->expiry_timer, wait_ms * 1000000);
@@ -104,7 +109,7 @@ static void expiry_fire(struct loop_timer *timer)
 	for (int i = 0; i < EXPIRY_BUDGET && s->expiry_count; i++) {
 		struct delivery *d = s->expiry[1];
 
-		if (d->props.expiry_ms > now_ms)
+		if (expiry_due_ms(d) > now_ms)
 			break;
 		queue_remove_ready(d);
 		move_ref(d, RECORD_REASON_EXPIRED);

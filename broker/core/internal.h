@@ -209,6 +209,7 @@ struct delivery {
 	struct log_loc loc;
 	struct record_props props;
 	uint64_t bytes;
+	uint64_t retry_ms; /* expired, and could not be moved: not before */
 	uint32_t attempts;
 	uint32_t heap_index; /* in the shard's expiry heap; 0: not there */
 	uint8_t state, outcome;

@@ -6,6 +6,9 @@
 #include "base/logger.h"
 #include "broker/core/internal.h"
 
+/* What has expired and cannot be moved is not tried again at once. */
+#define MOVE_RETRY_MS 10000u
+
 struct move {
 	struct log_append append;
 	struct delivery *ref;	 /* the message where it was */
@@ -174,6 +177,8 @@ static int move_submit(struct move *m, uint8_t reason)
 	uint32_t room = m->route->multicast_count + 1;
 	int err = 0;
 
+	if (!m->direct && room > RECORD_TARGET_MAX)
+		return -E_LIMIT;
 	m->refs = calloc(room, sizeof(*m->refs));
 	m->notes = calloc(room + 1, sizeof(*m->notes));
 	if (!m->refs || !m->notes)
@@ -240,6 +245,7 @@ static void move_resolved(struct attach *a)
 			     LOGGER_QUOTE(q->name), (unsigned long long)d->lsn,
 			     LOGGER_QUOTE(a->name.address),
 			     LOGGER_QUOTE(err_str(err)));
+		d->retry_ms = loop_wall_ms(q->shard->loop) + MOVE_RETRY_MS;
 		queue_return(d);
 	}
 out:
@@ -272,6 +278,7 @@ void move_ref(struct delivery *d, enum record_reason reason)
 	}
 	terminus.address = to;
 	if (attach_create(q->shard, &terminus, &a) != 0) {
+		d->retry_ms = loop_wall_ms(q->shard->loop) + MOVE_RETRY_MS;
 		queue_return(d);
 		return;
 	}

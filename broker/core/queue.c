@@ -178,6 +178,8 @@ static bool queue_dispatch_ready(struct queue *q)
 		if (d->damaged)
 			continue;
 		if (queue_is_expired(d)) {
+			if (loop_wall_ms(q->shard->loop) < d->retry_ms)
+				continue;
 			queue_remove_ready(d);
 			move_ref(d, RECORD_REASON_EXPIRED);
 			continue;

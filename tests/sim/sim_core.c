@@ -694,4 +694,34 @@ TEST("a producer that comes while others wait for the disk waits too")
 	run(body_flow);
 }
 
+static void body_expiry_refused(struct sim *sim)
+{
+	struct rig_producer p, other;
+	struct queue_info info;
+	struct rig_consumer c;
+	struct rig r;
+
+	assert_int_equal(rig_start(&r, sim, &two_shards), 0);
+	/* The name is taken by a queue of another address. */
+	assert_int_equal(rig_producer_open(&r, &other, 0, "b::ExpiryQueue", 0),
+			 0);
+	assert_int_equal(rig_producer_open(&r, &p, 0, "a", 0), 0);
+	rig_publish(&p, 1, 32, 1, NULL);
+	assert_int_equal(rig_consumer_open(&r, &c, 1, "a", 0), 0);
+	assert_int_equal(fetch(&c, 10), 0);
+	rig_run_for(&r, 25000000000);
+	queue_info_of(&r, "a", &info);
+	assert_int_equal(info.messages, 1);
+	assert_in_range(info.expired, 2, 4);
+	rig_consumer_close(&c, false);
+	rig_producer_close(&p);
+	rig_producer_close(&other);
+	assert_int_equal(rig_stop(&r), 0);
+}
+
+TEST("what has expired and cannot be moved is tried again, but not at once")
+{
+	run(body_expiry_refused);
+}
+
 TEST_MAIN()
