@@ -187,6 +187,10 @@ void log_prepare_free(struct log_prepare *); /* stops its thread; NULL-safe */
 void log_prepare_ask(struct log_prepare *, uint64_t key);
 /* [journal] Stop zeroing, hand over soon. */
 void log_prepare_hurry(struct log_prepare *);
+/* [journal] The same, and take from the reserve when there is no room. */
+void log_prepare_need(struct log_prepare *);
+/* [journal] Look again: no_reserve has changed.  Implemented by the writer. */
+void log_writer_nudge(struct log *);
 /* [journal] What came of it: implemented by the writer.  Takes the sink. */
 void log_writer_prepared(struct log *, struct log_sink *, int err);
 
@@ -305,7 +309,8 @@ struct log {
 	_Atomic int latched; /* 0 or the first error */
 	struct loop_mail latch_mail;
 	_Atomic uint64_t backlog_bytes;
-	_Atomic int no_space;
+	_Atomic int no_space;	/* publishing is to stop */
+	_Atomic int no_reserve; /* not even a small segment can be made */
 	_Atomic(struct log_append *) incoming; /* newest first */
 	struct loop_mail incoming_mail;
 	struct log_stats stats;

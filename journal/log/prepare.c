@@ -6,21 +6,26 @@
  * time and not faster than a piece every ZERO_PIECE_NS, so that a small commit
  * does not have to queue behind a large write: a synced write into a
  * written block costs half of one into a merely allocated block, whose extent
- * has to be converted first.  A writer that is in a hurry gets the segment as
- * it is; it is then writing large frames, for which this matters little.
+ * has to be converted first.  A writer that writes large frames, or is near
+ * its end, gets the segment as it is: for large frames this matters little,
+ * and the zeros would compete with them for the device.
  *
- * No room is not an error here: no_space goes up, and another attempt is made
- * every second. */
+ * No room is not an error here: no_space goes up, which stops publishing, and
+ * other attempts follow.  A writer that comes to the end of its segment
+ * meanwhile gets a small one out of the reserve, for what makes room again:
+ * acknowledgements and checkpoints.  Only when there is no room for that
+ * either, no_reserve goes up, and the writer gives up. */
 #include "journal/log/internal.h"
 
 #define ZERO_PIECE_BYTES (256u * 1024u)
 #define ZERO_PIECE_NS 2000000ull
-#define RETRY_NS 1000000000ull
+#define RETRY_NS 250000000ull
+#define RESERVE_SEGMENT_BYTES (4u * 1024u * 1024u)
 
 struct log_prepare {
 	struct log *log;
 	struct loop *loop;
-	struct loop_mail request, reply;
+	struct loop_mail request, reply, nudge;
 	struct loop_timer timer;
 	uint64_t key;
 	struct log_sink *sink;
@@ -28,7 +33,9 @@ struct log_prepare {
 	void *zeros;
 	int err;
 	bool asked; /* journal thread */
-	_Atomic bool hurry;
+	bool reserve;  /* the sink is a small one */
+	bool watching; /* nothing to make, but room may come back */
+	_Atomic bool hurry, need, nudged;
 };
 
 static int prepare_check_space(struct log *log)
@@ -58,20 +65,34 @@ static void prepare_answer(struct log_prepare *p, int err)
 	if (prepare_is_space(err)) {
 		p->log->no_space = 1;
 		loop_timer_set(p->loop, &p->timer, RETRY_NS);
+		if (!p->reserve)
+			return;
+		p->log->no_reserve = 1;
+		if (!atomic_exchange(&p->nudged, true))
+			loop_post(p->log->loop, &p->nudge);
 		return;
 	}
-	p->log->no_space = 0;
+	p->log->no_space = p->reserve;
+	p->log->no_reserve = 0;
+	p->watching = p->reserve;
+	if (p->watching)
+		loop_timer_set(p->loop, &p->timer, RETRY_NS);
 	p->err = err;
 	loop_post(p->log->loop, &p->reply);
 }
 
 static void prepare_begin(struct log_prepare *p)
 {
+	uint64_t bytes = p->log->options.segment_bytes;
 	int err = prepare_check_space(p->log);
 
+	p->reserve = prepare_is_space(err) && p->need;
+	if (p->reserve) {
+		bytes = base_min(bytes, RESERVE_SEGMENT_BYTES);
+		err = 0;
+	}
 	if (!err)
-		err = log_sink_begin(p->log, p->key,
-				     p->log->options.segment_bytes, &p->sink);
+		err = log_sink_begin(p->log, p->key, bytes, &p->sink);
 	if (err) {
 		prepare_answer(p, err);
 		return;
@@ -80,12 +101,28 @@ static void prepare_begin(struct log_prepare *p)
 	loop_timer_set(p->loop, &p->timer, 0);
 }
 
+/* The writer has its small segment and may write no more until publishing
+ * goes on. */
+static void prepare_watch(struct log_prepare *p)
+{
+	if (prepare_check_space(p->log) == 0) {
+		p->watching = false;
+		p->log->no_space = 0;
+	} else {
+		loop_timer_set(p->loop, &p->timer, RETRY_NS);
+	}
+}
+
 static void prepare_tick(struct loop_timer *timer)
 {
 	struct log_prepare *p = container_of(timer, struct log_prepare, timer);
 	uint64_t left;
 	int err;
 
+	if (p->watching) {
+		prepare_watch(p);
+		return;
+	}
 	if (!p->sink) {
 		prepare_begin(p);
 		return;
@@ -109,6 +146,7 @@ static void prepare_requested(struct loop_mail *mail)
 {
 	struct log_prepare *p = container_of(mail, struct log_prepare, request);
 
+	p->watching = false;
 	prepare_begin(p);
 }
 
@@ -126,7 +164,7 @@ void log_prepare_ask(struct log_prepare *p, uint64_t key)
 {
 	ASSERT(!p->asked);
 	p->asked = true;
-	p->hurry = false;
+	p->hurry = p->need = false;
 	p->key = key;
 	loop_post(p->loop, &p->request);
 }
@@ -134,6 +172,20 @@ void log_prepare_ask(struct log_prepare *p, uint64_t key)
 void log_prepare_hurry(struct log_prepare *p)
 {
 	p->hurry = true;
+}
+
+void log_prepare_need(struct log_prepare *p)
+{
+	p->hurry = true;
+	p->need = true;
+}
+
+static void prepare_nudged(struct loop_mail *mail)
+{
+	struct log_prepare *p = container_of(mail, struct log_prepare, nudge);
+
+	p->nudged = false;
+	log_writer_nudge(p->log);
 }
 
 int log_prepare_create(struct log *log, struct log_prepare **ret)
@@ -146,6 +198,7 @@ int log_prepare_create(struct log *log, struct log_prepare **ret)
 	p->log = log;
 	p->request.deliver = prepare_requested;
 	p->reply.deliver = prepare_replied;
+	p->nudge.deliver = prepare_nudged;
 	p->timer.fire = prepare_tick;
 	p->zeros = io_buffer_alloc(ZERO_PIECE_BYTES);
 	if (!p->zeros)

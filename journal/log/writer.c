@@ -109,12 +109,14 @@ static void writer_ask_next(struct log_writer *w)
 			w->log->prepare,
 			log_segment_key(w->log->epoch, w->next_sequence++));
 	}
+	if (w->next_state != NEXT_ASKED)
+		return;
 	/* Zeros are written for the sake of small frames; under large ones
 	 * they would only take bandwidth that the frames need. */
-	if (w->next_state == NEXT_ASKED &&
-	    (w->frame_bytes >= LARGE_FRAME_BYTES ||
-	     bytes - w->offset < base_max(bytes / 8, 2 * LOG_FRAME_BYTES_MAX)))
+	if (w->frame_bytes >= LARGE_FRAME_BYTES)
 		log_prepare_hurry(w->log->prepare);
+	if (bytes - w->offset < base_max(bytes / 8, 2 * LOG_FRAME_BYTES_MAX))
+		log_prepare_need(w->log->prepare);
 }
 
 static int writer_use(struct log_writer *w, struct log_sink *sink)
@@ -149,9 +151,7 @@ static int writer_make_room(struct log_writer *w, uint64_t bytes)
 		w->next_state = NEXT_NONE;
 		return 1;
 	}
-	if (w->log->no_space)
-		return -ENOSPC;
-	return 0;
+	return w->log->no_reserve ? -ENOSPC : 0;
 }
 
 /* ---- commit ---- */
@@ -276,7 +276,7 @@ static void writer_write(struct log_writer *w)
 		int err = writer_make_room(w, log_append_bytes(w->waiting));
 
 		if (!err) {
-			log_prepare_hurry(w->log->prepare);
+			log_prepare_need(w->log->prepare);
 			return;
 		}
 		if (err > 0)
@@ -386,6 +386,11 @@ static void writer_pump(struct loop_task *task)
 		writer_idle_mark(w);
 	if (writer_is_quiet(w) && !w->log->latched)
 		writer_stopped(w);
+}
+
+void log_writer_nudge(struct log *log)
+{
+	loop_defer(log->loop, &log->writer->pump);
 }
 
 void log_writer_prepared(struct log *log, struct log_sink *sink, int err)

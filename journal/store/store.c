@@ -21,6 +21,9 @@
 #define CHECKPOINT_NS_DEFAULT (30u * 1000000000ull)
 /* Without space for another segment a checkpoint is what frees some. */
 #define CHECKPOINT_NS_URGENT 1000000000ull
+/* On a full disk acknowledgements eat the reserve, one block each, and only
+ * checkpoints give segments back. */
+#define CHECKPOINT_BYTES_URGENT (1024u * 1024u)
 /* A checkpoint holds every queued message, so with a large backlog one is
  * worth writing only after so many times its size in journal, and after so
  * many times what it took: the cost stays a bounded share of the work. */
@@ -537,7 +540,10 @@ static void consider_checkpoint(struct store *s)
 	if (s->journal_bytes >=
 		    base_max(s->options.checkpoint_bytes,
 			     CHECKPOINT_BYTES_RATIO * s->written_bytes) ||
-	    (age_ns >= CHECKPOINT_NS_URGENT && !log_has_space(s->log)))
+	    (!log_has_space(s->log) &&
+	     (age_ns >= CHECKPOINT_NS_URGENT ||
+	      s->journal_bytes >=
+		      base_max(CHECKPOINT_BYTES_URGENT, s->written_bytes))))
 		write_checkpoint(s);
 }
 

@@ -724,4 +724,58 @@ TEST("what has expired and cannot be moved is tried again, but not at once")
 	run(body_expiry_refused);
 }
 
+static void body_full_disk(struct sim *sim)
+{
+	struct rig_options options = {.shard_count = 2,
+				      .checkpoint_bytes = 64 << 20,
+				      .checkpoint_ns = 60000000000ull};
+	struct rig r;
+	struct rig_producer p;
+	struct rig_consumer c;
+	uint64_t sent = 0, taken = 0;
+
+	assert_int_equal(rig_start(&r, sim, &options), 0);
+	assert_int_equal(rig_producer_open(&r, &p, 0, "q", 0), 0);
+	while (!p.rejected && sent < 1000) {
+		rig_publish(&p, ++sent, 60000, 0, NULL);
+		rig_settle(&r);
+	}
+	assert_int_equal(p.rejected, 1);
+	assert_int_equal(p.last_err, -E_NO_SPACE);
+	assert_int_equal(p.accepted, sent - 1);
+	/* One at a time: each acknowledgement takes a block of the reserve, and
+	 * only what they free can make room for the next. */
+	assert_int_equal(rig_consumer_open(&r, &c, 1, "q", 0), 0);
+	while (taken < p.accepted) {
+		assert_int_equal(fetch(&c, 1), 1);
+		assert_int_equal(c.held_ids[0], taken + 1);
+		rig_accept(&c, 0);
+		rig_settle(&r);
+		assert_int_equal(c.confirmed, ++taken);
+	}
+	for (unsigned i = 0; i < 20 && p.accepted < sent; i++) {
+		sim_run_for(sim, 1000000000);
+		rig_publish(&p, sent, 60000, 0, NULL);
+		rig_settle(&r);
+	}
+	assert_int_equal(p.accepted, sent);
+	assert_int_equal(r.failed, 0);
+	rig_producer_close(&p);
+	rig_consumer_close(&c, false);
+	rig_stop(&r);
+}
+
+TEST("on a full disk publishing stops, consuming goes on, and makes room")
+{
+	for (uint64_t seed = 1; seed <= 3; seed++) {
+		struct sim_config config = sim_config_calm(seed);
+		struct sim *sim;
+
+		config.disk_bytes = 24 << 20;
+		sim = sim_create(&config);
+		body_full_disk(sim);
+		sim_free(sim);
+	}
+}
+
 TEST_MAIN()
