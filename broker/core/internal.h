@@ -122,6 +122,8 @@ struct subscriber {
 	struct loop_mail drained_mail, gone_mail;
 };
 
+#define PRIORITY_COUNT 10u
+
 struct queue {
 	struct table_node node; /* core->lock */
 	struct list address_link;
@@ -136,7 +138,8 @@ struct queue {
 	_Atomic uint8_t flags;
 	_Atomic uint32_t holds;
 	/* the queue's shard */
-	struct list ready; /* refs in order of seq */
+	struct list ready; /* refs by priority, then seq */
+	struct delivery *last[PRIORITY_COUNT]; /* of each priority's run */
 	struct delivery *returned; /* the last that came back, if it is there */
 	struct list subscribers, hungry;
 	uint64_t next_seq, ready_count;

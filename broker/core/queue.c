@@ -39,6 +39,11 @@ bool queue_is_expired(const struct delivery *d)
 	       loop_wall_ms(d->queue->shard->loop) >= d->props.expiry_ms;
 }
 
+static uint64_t queue_seq(struct list *n)
+{
+	return list_entry(n, struct delivery, link)->seq;
+}
+
 /* ---- in and out of the ready list ---- */
 
 static void queue_ready(struct delivery *d)
@@ -53,12 +58,85 @@ static void queue_ready(struct delivery *d)
 	queue_wake(q);
 }
 
+/* ---- the order of the ready list ----
+ *
+ * Higher priorities first, and within one the order of arrival.  last[p] is
+ * the end of priority p's run, so that an arrival finds its place at once. */
+
+static unsigned ref_priority(const struct delivery *d)
+{
+	return d->props.priority < PRIORITY_COUNT ? d->props.priority
+						  : PRIORITY_COUNT - 1;
+}
+
+static bool is_in_run(struct queue *q, struct list *n, unsigned p)
+{
+	return n != &q->ready &&
+	       ref_priority(list_entry(n, struct delivery, link)) == p;
+}
+
+/* What priority p's run begins behind: the end of the next higher run, or the
+ * head of the list. */
+static struct list *run_begin(struct queue *q, unsigned p)
+{
+	for (unsigned i = p + 1; i < PRIORITY_COUNT; i++)
+		if (q->last[i])
+			return &q->last[i]->link;
+	return &q->ready;
+}
+
+static void queue_place_last(struct queue *q, struct delivery *d)
+{
+	unsigned p = ref_priority(d);
+	struct list *after = q->last[p] ? &q->last[p]->link : run_begin(q, p);
+
+	list_insert_between(&d->link, after, after->next);
+	q->last[p] = d;
+}
+
+/* Consumers give back in the order of the queue or in the reverse, several of
+ * them in turn: the place is at the beginning of the run, or near the last one
+ * that came back. */
+static void queue_place(struct queue *q, struct delivery *d)
+{
+	unsigned p = ref_priority(d);
+	struct list *n;
+
+	if (!q->last[p] || q->last[p]->seq < d->seq) {
+		queue_place_last(q, d);
+		return;
+	}
+	n = run_begin(q, p)->next;
+	if (queue_seq(n) < d->seq) {
+		if (q->returned && ref_priority(q->returned) == p)
+			n = &q->returned->link;
+		while (is_in_run(q, n->prev, p) && queue_seq(n->prev) > d->seq)
+			n = n->prev;
+		while (queue_seq(n) < d->seq)
+			n = n->next;
+	}
+	list_push(n, &d->link);
+}
+
+static void queue_unplace(struct delivery *d)
+{
+	struct queue *q = d->queue;
+	unsigned p = ref_priority(d);
+
+	if (q->returned == d)
+		q->returned = NULL;
+	if (q->last[p] == d)
+		q->last[p] = is_in_run(q, d->link.prev, p)
+				     ? list_entry(d->link.prev, struct delivery,
+						  link)
+				     : NULL;
+	list_remove(&d->link);
+}
+
 void queue_remove_ready(struct delivery *d)
 {
 	ASSERT(d->state == REF_READY);
-	if (d->queue->returned == d)
-		d->queue->returned = NULL;
-	list_remove(&d->link);
+	queue_unplace(d);
 	d->queue->ready_count--;
 	expiry_remove(d->queue->shard, d);
 	load_forget(d);
@@ -82,7 +160,7 @@ void queue_enqueue(struct queue *q, struct delivery *d)
 		message_release(d->message);
 		d->message = NULL;
 	}
-	list_push(&q->ready, &d->link);
+	queue_place_last(q, d);
 	queue_ready(d);
 }
 
@@ -91,31 +169,8 @@ void queue_recover(struct queue *q, struct delivery *d)
 	d->seq = q->next_seq++;
 	count_add(&q->messages, 1);
 	count_add(&q->bytes, d->bytes);
-	list_push(&q->ready, &d->link);
+	queue_place_last(q, d);
 	queue_ready(d);
-}
-
-static uint64_t queue_seq(struct list *n)
-{
-	return list_entry(n, struct delivery, link)->seq;
-}
-
-/* What is ready and follows seq.  Consumers give back in the order of the queue
- * or in the reverse, several of them in turn: it is at the head, or near the
- * last one that came back. */
-static struct list *queue_place(struct queue *q, uint64_t seq)
-{
-	struct list *n = q->ready.next;
-
-	if (n == &q->ready || queue_seq(n) > seq)
-		return n;
-	if (q->returned)
-		n = &q->returned->link;
-	while (n->prev != &q->ready && queue_seq(n->prev) > seq)
-		n = n->prev;
-	while (n != &q->ready && queue_seq(n) < seq)
-		n = n->next;
-	return n;
 }
 
 void queue_return(struct delivery *d)
@@ -126,7 +181,7 @@ void queue_return(struct delivery *d)
 		ref_free(d);
 		return;
 	}
-	list_push(queue_place(q, d->seq), &d->link);
+	queue_place(q, d);
 	q->returned = d;
 	queue_ready(d);
 }

@@ -778,4 +778,70 @@ TEST("on a full disk publishing stops, consuming goes on, and makes room")
 	}
 }
 
+static void publish_priority(struct rig_producer *p, uint64_t id,
+			     uint8_t priority)
+{
+	struct message *m = message_create(p->shard, 64);
+
+	assert_non_null(m);
+	rig_fill(m->data, 64, id);
+	m->props = (struct record_props){.priority = priority};
+	m->context = (void *)(uintptr_t)id;
+	producer_publish(&p->producer, m, NULL);
+}
+
+static void check_priorities(const struct rig_consumer *c)
+{
+	for (unsigned i = 0; i < 30; i++)
+		assert_int_equal(c->held_ids[i],
+				 3 * (i % 10) + (i < 10 ? 2 : i < 20 ? 1 : 3));
+}
+
+static void body_priority(struct sim *sim)
+{
+	struct settlement release = {.outcome = OUTCOME_RELEASED};
+	struct rig r;
+	struct rig_producer p;
+	struct rig_consumer c;
+
+	assert_int_equal(rig_start(&r, sim, &two_shards), 0);
+	assert_int_equal(rig_producer_open(&r, &p, 0, "q", 0), 0);
+	/* 1, 4, 7, … are normal, 2, 5, 8, … urgent, 3, 6, 9, … can wait. */
+	for (unsigned id = 1; id <= 30; id++)
+		publish_priority(&p, id, id % 3 == 1 ? 4 : id % 3 == 2 ? 9 : 0);
+	rig_settle(&r);
+	assert_int_equal(rig_consumer_open(&r, &c, 1, "q", 0), 0);
+	assert_int_equal(fetch(&c, 30), 30);
+	check_priorities(&c);
+	/* Given back from the middle outwards, each finds its place again. */
+	while (c.held_count)
+		rig_settle_held(&c, c.held_count / 2, &release);
+	rig_settle(&r);
+	assert_int_equal(fetch(&c, 30), 30);
+	check_priorities(&c);
+	rig_consumer_close(&c, false);
+	rig_producer_close(&p);
+	rig_stop(&r);
+
+	assert_int_equal(rig_start(&r, sim, &two_shards), 0);
+	assert_int_equal(rig_consumer_open(&r, &c, 0, "q", 0), 0);
+	assert_int_equal(fetch(&c, 30), 30);
+	check_priorities(&c);
+	accept_all(&c);
+	rig_settle(&r);
+	assert_int_equal(c.confirmed, 30);
+	rig_consumer_close(&c, false);
+	rig_stop(&r);
+	assert_int_equal(rig_start(&r, sim, &two_shards), 0);
+	assert_int_equal(rig_consumer_open(&r, &c, 0, "q", 0), 0);
+	assert_int_equal(fetch(&c, 30), 0);
+	rig_consumer_close(&c, false);
+	rig_stop(&r);
+}
+
+TEST("higher priorities come first, in order within each, also after a restart")
+{
+	run(body_priority);
+}
+
 TEST_MAIN()
