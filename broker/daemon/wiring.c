@@ -53,7 +53,7 @@ struct wiring {
 	char admin_at[80];
 	uint64_t start_ms;
 	/* shutdown */
-	struct milestone log_stopped, store_stopped;
+	struct milestone log_stopped, store_stopped, shard_passed;
 	struct loop_mail stop_mail;
 };
 
@@ -449,6 +449,7 @@ int wiring_up(const struct settings *settings, struct wiring **ret)
 	}
 	milestone_init(&w->log_stopped);
 	milestone_init(&w->store_stopped);
+	milestone_init(&w->shard_passed);
 	raise_file_limit(settings);
 	err = start(w);
 	if (err) {
@@ -526,6 +527,41 @@ static bool stop_on(struct wiring *w, struct loop *loop,
 	return milestone_wait(stopped, until);
 }
 
+static void pass_shard(struct loop_mail *mail)
+{
+	struct wiring *w = container_of(mail, struct wiring, stop_mail);
+
+	milestone_reach(&w->shard_passed);
+}
+
+static bool is_late(const struct timespec *until)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return now.tv_sec > until->tv_sec ||
+	       (now.tv_sec == until->tv_sec && now.tv_nsec >= until->tv_nsec);
+}
+
+/* The connections are gone; what they set off on other shards (their last
+ * acknowledgements, what goes back to its queue) has a way to go to the
+ * journal.  Two rounds through all shards see it handed over. */
+static bool settle_core(struct wiring *w, const struct timespec *until)
+{
+	for (unsigned i = 0; i < 2 * w->shard_count; i++) {
+		w->shard_passed.done = false;
+		if (!stop_on(w, w->shards[i % w->shard_count], pass_shard,
+			     &w->shard_passed, until))
+			return false;
+	}
+	while (core_pending(w->core)) {
+		if (is_late(until))
+			return false;
+		nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+	}
+	return true;
+}
+
 static bool finish(struct wiring *w, uint64_t timeout_ns)
 {
 	struct timespec until;
@@ -536,6 +572,8 @@ static bool finish(struct wiring *w, uint64_t timeout_ns)
 		admin_set_state(w->admin, ADMIN_DRAINING);
 	if (w->endpoints && w->running_count &&
 	    endpoints_drain(w->endpoints, timeout_ns))
+		return false;
+	if (w->core && w->log_started && !settle_core(w, &until))
 		return false;
 	admin_free(w->admin);
 	w->admin = NULL;
@@ -567,6 +605,7 @@ static void release(struct wiring *w)
 		io_free(w->io);
 	milestone_fini(&w->log_stopped);
 	milestone_fini(&w->store_stopped);
+	milestone_fini(&w->shard_passed);
 	free(w->data_dir);
 	free(w);
 }
