@@ -145,6 +145,86 @@ TEST("a large message is uploaded in pieces while it arrives")
 	rig_down();
 }
 
+/* A sender that begins no burst of frames without room for all of it. */
+struct burst_sender {
+	struct client client;
+	uint64_t sent, room; /* frames since the begin */
+	uint64_t messages, credit;
+};
+
+static void burst_wait(struct burst_sender *s, unsigned frames)
+{
+	while (s->sent + frames > s->room || s->messages >= s->credit) {
+		struct answer a = expect(&s->client, 0x13);
+
+		s->room = a.fields[0].u + a.fields[1].u;
+		assert_true(a.fields[6].u <= 1001);
+		s->credit = a.fields[5].u + a.fields[6].u;
+	}
+}
+
+static void burst_frame(struct burst_sender *s, bool more, const char *payload,
+			size_t len)
+{
+	uint8_t fields[] = {0x43, 0x70, 0,   0,	   0,	 0,
+			    0xa0, 1,	't', 0x43, 0x42, more ? 0x41 : 0x42};
+
+	wire_put32(fields + 2, (uint32_t)s->messages);
+	put_frame(&s->client, 0, 0x14, 6, fields, sizeof(fields), payload, len);
+	s->sent++;
+}
+
+static void burst_message(struct burst_sender *s, unsigned frames,
+			  unsigned burst)
+{
+	for (unsigned i = 0; i < frames; i++) {
+		if (i % burst == 0) {
+			flush(&s->client);
+			burst_wait(s, burst);
+		}
+		burst_frame(s, i + 1 < frames, i ? "" : WHOLE_MESSAGE,
+			    i ? 0 : sizeof(WHOLE_MESSAGE) - 1);
+	}
+	s->messages++;
+}
+
+static void burst_start(struct burst_sender *s)
+{
+	memset(s, 0, sizeof(*s));
+	client_connect(&s->client);
+	put_open(&s->client);
+	put_sender(&s->client);
+	burst_wait(s, 1);
+}
+
+TEST("a sender that wants room for a whole message never waits for good")
+{
+	static struct burst_sender s;
+
+	rig_up(AUTH_ANONYMOUS_ALWAYS);
+	burst_start(&s);
+	for (int i = 0; i < 1000; i++)
+		burst_message(&s, 10, 10);
+	flush(&s.client);
+	WAIT_FOR(fake.published == 1000);
+	client_close(&s.client);
+	rig_down();
+}
+
+TEST("the window is renewed within messages larger than it, credit is not")
+{
+	static struct burst_sender s;
+
+	rig_up(AUTH_ANONYMOUS_ALWAYS);
+	burst_start(&s);
+	for (int i = 0; i < 8; i++)
+		burst_message(&s, 9000, 1000);
+	flush(&s.client);
+	WAIT_FOR(fake.published == 8);
+	client_close(&s.client);
+	rig_down();
+}
+
 TEST("a link that can not be is attached without its terminus, then closed")
 {
 	struct client c;

@@ -318,6 +318,7 @@ static void send_more(struct connection *c)
 		connection_break(c);
 		return;
 	}
+	link_in_renew(c);
 	if (collect(c))
 		recount_fed(c);
 	if (c->out_len) {

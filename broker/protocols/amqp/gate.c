@@ -281,6 +281,7 @@ static int pass_transfer(struct gate *g, uint16_t channel, struct fields *f,
 		FAIL(e, "amqp:invalid-field",
 		     "the first transfer of a delivery has no delivery-id");
 	h->partial = more.u && !aborted.u;
+	g->transfers++;
 	return 0;
 }
 

@@ -43,6 +43,7 @@ struct gate {
 	uint8_t channels[(GATE_CHANNEL_MAX + 1) / 8];
 	struct gate_handle *handles; /* open addressing; a power of two */
 	uint32_t handle_capacity, handle_count;
+	uint32_t transfers; /* passed; the owner sets it back */
 };
 
 void gate_init(struct gate *, uint32_t frame_bytes_max, uint16_t channel_max,

@@ -155,6 +155,7 @@ struct session {
 	pn_session_t *pn;
 	struct list links;
 	uint32_t link_count;
+	bool received; /* transfers, since its window was last renewed */
 };
 
 /* Handle every event that Proton has. */
@@ -208,6 +209,9 @@ void link_in_attach(struct session *, pn_link_t *);
 void link_in_receive(struct link *);
 void link_in_updated(struct link *, pn_delivery_t *);
 void link_in_flow(struct link *);
+/* Make Proton renew the window of each session that has used half of it or
+ * more.  Only right before Proton's output is taken. */
+void link_in_renew(struct connection *);
 void link_in_leave(struct link *);
 void link_in_free(struct link *);
 

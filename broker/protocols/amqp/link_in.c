@@ -21,6 +21,8 @@ struct link_in {
 	struct producer producer;
 	bool anonymous, blocked;
 	bool refusal_logged;
+	bool lent;  /* one credit more than was meant: see nudge() */
+	int leeway; /* credit taken back, which the peer may still use */
 	uint32_t unsettled;
 	/* the message that is arriving in several pieces */
 	uint8_t *partial; /* CORE_PIECE_BYTES */
@@ -83,7 +85,55 @@ static void replenish(struct link_in *in)
 	    in->unsettled >= o->link_unsettled_max)
 		return;
 	pn_link_flow(in->link.pn, (int)o->credit - credit);
+	in->lent = false;
 	connection_wake(c);
+}
+
+/* ---- the session's window ---- */
+
+/* Proton states the window anew only in a flow, and sends a flow only when
+ * the window is used up or a link's credit has changed.  A sender that waits
+ * for room for a whole message would wait for good on a window that is nearly
+ * used up.  So one credit is lent, and the next time taken back. */
+static void nudge(struct link_in *in)
+{
+	uint32_t enough = in->link.connection->amqp->options.credit_refill;
+	bool back = in->lent && pn_link_credit(in->link.pn) > (int)enough;
+
+	pn_link_flow(in->link.pn, back ? -1 : 1);
+	in->lent = !back;
+	if (back)
+		in->leeway = 1;
+}
+
+static void renew(struct session *s)
+{
+	list_for_each(n, &s->links) {
+		struct link *l = list_entry(n, struct link, node);
+
+		if (l->sender || !l->pn || l->core != LINK_ATTACHED ||
+		    l->local_gone)
+			continue;
+		nudge(in_of(l));
+		s->received = false;
+		return;
+	}
+}
+
+/* The transfers are those of all sessions: at worst a window is renewed too
+ * early. */
+void link_in_renew(struct connection *c)
+{
+	if (c->gate.transfers < c->amqp->options.session_window / 2 ||
+	    c->state != CONNECTION_OPEN)
+		return;
+	c->gate.transfers = 0;
+	list_for_each(n, &c->sessions) {
+		struct session *s = list_entry(n, struct session, node);
+
+		if (s->received)
+			renew(s);
+	}
 }
 
 /* Once a link: an operator must hear of a full disk, but not of each message
@@ -389,12 +439,15 @@ void link_in_receive(struct link *l)
 	struct link_in *in = in_of(l);
 	pn_delivery_t *d;
 
+	if (l->session)
+		l->session->received = true;
 	while (l->pn && (d = pn_link_current(l->pn))) {
 		if (l->local_gone) {
 			pn_delivery_settle(d);
 			continue;
 		}
-		if (pn_link_queued(l->pn) > pn_link_credit(l->pn)) {
+		if (pn_link_queued(l->pn) >
+		    pn_link_credit(l->pn) + in->leeway) {
 			partial_drop(in);
 			link_close(l, "amqp:link:transfer-limit-exceeded",
 				   "a transfer without credit");
