@@ -12,6 +12,7 @@
  * checkpoints or three, whole, or the whole journal. */
 #include "journal/store/store.h"
 
+#include <inttypes.h>
 #include <stdarg.h>
 #include <string.h>
 
@@ -180,6 +181,64 @@ static int make_directory(struct store *s)
 	return err ? err : io_sync_dir(s->options.io, s->dir);
 }
 
+struct needed {
+	const struct state *state;
+	uint64_t found;
+};
+
+static int count_needed(void *ctx, const struct log_segment_info *info)
+{
+	struct needed *n = ctx;
+
+	n->found += state_segment_live(n->state, info->key);
+	return 0;
+}
+
+static int is_segment(void *ctx, const struct log_segment_info *info)
+{
+	const uint64_t *key = ctx;
+
+	return info->key == *key;
+}
+
+/* The replay opens no segment that lies wholly before the checkpoint, so one
+ * of those could be gone without anyone noticing before a consumer does. */
+static int check_segments(struct store *s)
+{
+	const struct state_segment *first = NULL;
+	struct needed needed = {.state = &s->state};
+	uint64_t missing = 0;
+	int found;
+
+	found = log_each_segment(s->log, count_needed, &needed);
+	if (found < 0 || needed.found == s->state.live_segments)
+		return found;
+	for (size_t i = 0; i < s->state.segment_count; i++) {
+		const struct state_segment *g = &s->state.segments[i];
+		uint64_t key = g->key;
+
+		if (!g->live)
+			continue;
+		found = log_each_segment(s->log, is_segment, &key);
+		if (found < 0)
+			return found;
+		if (found)
+			continue;
+		missing++;
+		if (!first || key < first->key)
+			first = g;
+	}
+	if (!first)
+		return 0;
+	snprintf(s->why, sizeof(s->why),
+		 "segments/%08x-%08x.log is missing in %.300s, and with it "
+		 "%" PRIu64 " queued messages or parts of them (%" PRIu64
+		 " segments are missing in all): restore it from a backup",
+		 (unsigned)(first->key >> 32), (unsigned)first->key, s->dir,
+		 first->live, missing);
+	return -E_LOST;
+}
+
 int store_recover(struct store *s, struct log *log)
 {
 	struct recovery r = {
@@ -202,6 +261,15 @@ int store_recover(struct store *s, struct log *log)
 	memcpy(s->kept, r.kept, sizeof(s->kept));
 	s->kept_count = r.kept_count;
 	state_restart(&s->state);
+	err = check_segments(s);
+	if (err) {
+		if (!s->why[0])
+			snprintf(s->why, sizeof(s->why),
+				 "the segments in %.300s cannot be looked "
+				 "through: %s",
+				 s->dir, err_str(err));
+		return err;
+	}
 	if (s->kept_count)
 		s->stats.checkpoint_lsn = s->kept[0].lsn;
 	update_stats(s);

@@ -101,6 +101,48 @@ TEST("with both checkpoints damaged and segments gone the start is refused")
 	broker_fini(&b);
 }
 
+static bool made_two(struct broker *b)
+{
+	return store_stats(b->store)->checkpoints >= 2;
+}
+
+static int oldest_segment(void *ctx, const struct log_segment_info *info)
+{
+	*(uint64_t *)ctx = info->key;
+	return 1;
+}
+
+TEST("a segment that is gone with messages in it refuses the start by name")
+{
+	char from[512], to[512], name[64];
+	struct broker b;
+	uint64_t key = 0;
+
+	broker_init(&b);
+	b.checkpoint_bytes = 256 * 1024;
+	assert_int_equal(broker_recover(&b), 0);
+	broker_start(&b);
+	broker_fill(&b, 4000, 1000);
+	assert_true(broker_until(&b, made_two));
+	assert_int_equal(log_each_segment(b.log, oldest_segment, &key), 1);
+	broker_stop(&b);
+	snprintf(name, sizeof(name), "segments/%08x-%08x.log",
+		 (unsigned)(key >> 32), (unsigned)key);
+	snprintf(from, sizeof(from), "%s/%s", b.dir, name);
+	snprintf(to, sizeof(to), "%s/aside", b.dir);
+	assert_int_equal(rename(from, to), 0);
+	assert_int_equal(broker_recover(&b), -E_LOST);
+	assert_non_null(strstr(store_why(b.store), name));
+	assert_non_null(strstr(store_why(b.store), "backup"));
+	broker_close(&b);
+	/* Put back, it starts, with everything. */
+	assert_int_equal(rename(to, from), 0);
+	assert_int_equal(broker_recover(&b), 0);
+	broker_compare(&b);
+	broker_close(&b);
+	broker_fini(&b);
+}
+
 static bool made_one(struct broker *b)
 {
 	return store_stats(b->store)->checkpoints >= 1;
