@@ -349,14 +349,19 @@ static void writer_stopped(struct log_writer *w)
 }
 
 /* EPOCH-START is committed without the loop; the loop tells of it, at once,
- * for a process that appends nothing has to checkpoint and drop segments too. */
+ * for a process that appends nothing has to checkpoint and drop segments too.
+ * The next segment is asked for at once as well: the first one lives from the
+ * reserve, so only this tells whether the disk has room for publishing. */
 static void writer_tell_start(struct log_writer *w)
 {
 	struct log_batch *batch = w->start_batch;
 
+	if (!batch)
+		return;
 	w->start_batch = NULL;
-	if (batch)
-		w->log->options.committed(w->log->options.ctx, batch);
+	w->log->options.committed(w->log->options.ctx, batch);
+	if (!w->log->latched && !w->stopping)
+		writer_ask_next(w);
 }
 
 static void writer_pump(struct loop_task *task)

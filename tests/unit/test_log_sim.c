@@ -680,4 +680,39 @@ TEST("a full disk stops publishing early, and clears when there is room")
 	world_fini(&w);
 }
 
+TEST("a start on a disk that is too full is known before anything is appended")
+{
+	struct sim_config config = sim_config_calm(3);
+	struct world w;
+	struct io_file *file;
+	struct io_fs fs;
+
+	config.disk_bytes = 64u << 20;
+	world_init(&w, &config);
+	world_boot(&w);
+	assert_int_equal(world_open(&w), 0);
+	sim_run_for(w.sim, 1000000000ull);
+	assert_true(log_has_space(w.h.log));
+	world_down(&w);
+	world_boot(&w);
+	/* The first segment of all is small, and so fits; the next does not. */
+	w.h.options.segment_bytes = (16u << 20);
+	w.h.tiny_segment_bytes = 0;
+	assert_int_equal(
+		io_open(w.h.io, "ballast", IO_WRITE | IO_CREATE, &file), 0);
+	assert_int_equal(io_fs_info(w.h.io, "data", &fs), 0);
+	assert_int_equal(io_allocate(file, fs.bytes_free - (16u << 20)), 0);
+	assert_int_equal(world_open(&w), 0);
+	sim_run_for(w.sim, 1000000000ull);
+	assert_false(log_has_space(w.h.log));
+	assert_int_equal(w.h.failed_count, 0);
+	assert_int_equal(io_truncate(file, 0), 0);
+	sim_run_for(w.sim, 3000000000ull);
+	assert_true(log_has_space(w.h.log));
+	assert_int_equal(harness_put(&w.h, w.next++, 500), 0);
+	io_close(file);
+	world_down(&w);
+	world_fini(&w);
+}
+
 TEST_MAIN()
