@@ -196,11 +196,7 @@ static int open_journal(struct wiring *w)
 	int err = log_create(&options, &w->log);
 
 	if (err)
-		return failed(err, "no-journal",
-			      err == -E_KEY
-				      ? "the key is not the one that this "
-					"directory was written with"
-				      : "the journal cannot be opened");
+		return failed(err, "no-journal", log_why(NULL));
 	err = log_claim(w->log);
 	if (err)
 		return failed(
