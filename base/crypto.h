@@ -53,7 +53,8 @@ void crypto_aead_free(struct crypto_aead *);
 MUST_CHECK int crypto_seal(struct crypto_aead *,
 			   const uint8_t nonce[CRYPTO_NONCE_BYTES],
 			   const void *aad, size_t aad_len, const void *in,
-			   size_t len, void *out, uint8_t tag[CRYPTO_TAG_BYTES]);
+			   size_t len, void *out,
+			   uint8_t tag[CRYPTO_TAG_BYTES]);
 /* -E_CORRUPT when the tag does not match; out is then zeroed. */
 MUST_CHECK int crypto_open(struct crypto_aead *,
 			   const uint8_t nonce[CRYPTO_NONCE_BYTES],

@@ -15,9 +15,9 @@
  * table goes on after it. */
 #define POSIX_FILE_OPS                                                         \
 	.now_ns = posix_now_ns, .wall_ms = posix_wall_ms,                      \
-	.pause = posix_pause, .random = posix_random, .open = posix_open, .close = posix_close,      \
-	.read = posix_read, .write = posix_write, .sync = posix_sync,          \
-	.size = posix_size, .allocate = posix_allocate,                        \
+	.pause = posix_pause, .random = posix_random, .open = posix_open,      \
+	.close = posix_close, .read = posix_read, .write = posix_write,        \
+	.sync = posix_sync, .size = posix_size, .allocate = posix_allocate,    \
 	.truncate = posix_truncate, .lock = posix_lock, .mkdir = posix_mkdir,  \
 	.sync_dir = posix_sync_dir, .rename = posix_rename,                    \
 	.unlink = posix_unlink, .list = posix_list, .fs_info = posix_fs_info

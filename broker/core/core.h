@@ -100,9 +100,9 @@ struct message {
 	struct producer *producer;
 	struct shard *shard;
 	struct address *address; /* kept until it is settled; or NULL */
-	struct large *large;	/* of an upload; else NULL */
-	struct delivery **refs; /* one per target */
-	struct delivery *ref;	/* refs points here when there is one target */
+	struct large *large;	 /* of an upload; else NULL */
+	struct delivery **refs;	 /* one per target */
+	struct delivery *ref;	 /* refs points here when there is one target */
 	int err;
 	bool retried;
 	struct message *next;
@@ -169,7 +169,7 @@ struct producer {
 	struct address *address;
 	struct route *route; /* the address's, as of the last look */
 	uint32_t anycast_turn;
-	uint32_t in_flight; /* publications and uploads not settled */
+	uint32_t in_flight;  /* publications and uploads not settled */
 	struct list waiting; /* of these, for their turn behind the one ... */
 	bool resolving;	     /* ... whose address is being found or made */
 	bool attached, detaching, anonymous, flow_told;

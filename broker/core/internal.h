@@ -138,12 +138,12 @@ struct queue {
 	_Atomic uint8_t flags;
 	_Atomic uint32_t holds;
 	/* the queue's shard */
-	struct list ready; /* refs by priority, then seq */
+	struct list ready;		       /* refs by priority, then seq */
 	struct delivery *last[PRIORITY_COUNT]; /* of each priority's run */
 	struct delivery *returned; /* the last that came back, if it is there */
 	struct list subscribers, hungry;
 	uint64_t next_seq, ready_count;
-	uint32_t loading;	/* reads of bodies under way */
+	uint32_t loading; /* reads of bodies under way */
 	uint64_t loading_bytes;
 	bool deleted;
 	struct list acks; /* refs to acknowledge at the end of the iteration */

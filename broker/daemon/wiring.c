@@ -576,8 +576,8 @@ static bool finish(struct wiring *w, uint64_t timeout_ns)
 	/* The store first: a checkpoint that it writes ends with a record. */
 	return (!w->store_started || stop_on(w, w->store_loop, stop_store,
 					     &w->store_stopped, &until)) &&
-	       (!w->log_started || stop_on(w, w->journal_loop, stop_log,
-					   &w->log_stopped, &until));
+	       (!w->log_started ||
+		stop_on(w, w->journal_loop, stop_log, &w->log_stopped, &until));
 }
 
 static void release(struct wiring *w)

@@ -32,7 +32,7 @@ struct log_prepare {
 	uint64_t zeroed;
 	void *zeros;
 	int err;
-	bool asked; /* journal thread */
+	bool asked;    /* journal thread */
 	bool reserve;  /* the sink is a small one */
 	bool watching; /* nothing to make, but room may come back */
 	_Atomic bool hurry, need, nudged;

@@ -28,7 +28,7 @@ struct log_writer {
 	unsigned slot_head, slot_count; /* the ring's used part */
 	unsigned ops_in_flight;
 	uint32_t frame_bytes; /* moving average of the last frames */
-	uint8_t *plain; /* LOG_FRAME_BYTES_MAX */
+	uint8_t *plain;	      /* LOG_FRAME_BYTES_MAX */
 	struct compress *compress;
 
 	struct log_append *waiting, **waiting_tail;

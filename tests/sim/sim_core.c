@@ -793,8 +793,9 @@ static void publish_priority(struct rig_producer *p, uint64_t id,
 static void check_priorities(const struct rig_consumer *c)
 {
 	for (unsigned i = 0; i < 30; i++)
-		assert_int_equal(c->held_ids[i],
-				 3 * (i % 10) + (i < 10 ? 2 : i < 20 ? 1 : 3));
+		assert_int_equal(c->held_ids[i], 3 * (i % 10) + (i < 10	  ? 2
+								 : i < 20 ? 1
+									  : 3));
 }
 
 static void body_priority(struct sim *sim)

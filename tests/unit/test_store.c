@@ -281,8 +281,8 @@ TEST("at most three checkpoint files are there, whatever happens")
 	assert_int_equal(broker_recover(&b), 0);
 	broker_start(&b);
 	/* How many batches a checkpoint covers is the scheduler's affair. */
-	for (unsigned i = 0;
-	     i < 200 && store_stats(b.store)->checkpoints <= 3; i++) {
+	for (unsigned i = 0; i < 200 && store_stats(b.store)->checkpoints <= 3;
+	     i++) {
 		broker_fill(&b, 200, 1000);
 		assert_true(broker_files(&b, files) <= 3);
 	}
