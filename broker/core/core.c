@@ -253,11 +253,6 @@ struct loop *shard_loop(struct shard *s)
 	return s->loop;
 }
 
-struct core *shard_core(struct shard *s)
-{
-	return s->core;
-}
-
 static void queue_describe(struct queue *q, struct queue_info *info)
 {
 	uint8_t flags = atomic_load(&q->flags);

@@ -80,7 +80,6 @@ void core_free(struct core *);
 struct shard *core_shard(struct core *, unsigned index); /* [any] */
 unsigned core_shard_count(const struct core *);		 /* [any] */
 struct loop *shard_loop(struct shard *);		 /* [any] */
-struct core *shard_core(struct shard *);		 /* [any] */
 
 /* ---- messages ---- */
 
@@ -283,10 +282,6 @@ const void *delivery_extra(const struct delivery *, uint32_t *ret_len);
 const struct record_origin *delivery_origin(const struct delivery *);
 /* Unique for the life of the broker's data: for delivery tags and logs. */
 uint64_t delivery_ref(const struct delivery *);
-uint64_t delivery_queue_id(const struct delivery *);
-/* For the adaptor's use; NULL at deliver(). */
-void delivery_set_context(struct delivery *, void *);
-void *delivery_context(const struct delivery *);
 
 /* Pieces of a large message, in order; each at most CORE_PIECE_BYTES. */
 uint32_t delivery_piece_count(const struct delivery *);

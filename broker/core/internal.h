@@ -203,7 +203,6 @@ struct delivery {
 	struct queue *queue; /* held */
 	uint64_t subscriber; /* id of the one it is handed to */
 	struct consumer *consumer;
-	void *context;
 	struct message *message; /* the bytes, when in memory */
 	struct body_load *load;	 /* a read of them under way */
 	struct large *large;

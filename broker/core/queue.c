@@ -195,7 +195,6 @@ static void queue_hand(struct queue *q, struct subscriber *s,
 	d->state = REF_HANDED;
 	d->subscriber = s->id;
 	d->consumer = s->consumer;
-	d->context = NULL;
 	count_add(&q->delivering, 1);
 	count_add(&q->shard->delivered, 1);
 	count_add(&q->shard->delivered_bytes, d->bytes);

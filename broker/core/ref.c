@@ -176,21 +176,6 @@ uint64_t delivery_ref(const struct delivery *d)
 	return d->lsn;
 }
 
-uint64_t delivery_queue_id(const struct delivery *d)
-{
-	return d->queue->id;
-}
-
-void delivery_set_context(struct delivery *d, void *context)
-{
-	d->context = context;
-}
-
-void *delivery_context(const struct delivery *d)
-{
-	return d->context;
-}
-
 uint32_t delivery_piece_count(const struct delivery *d)
 {
 	return d->large ? d->large->piece_count : 0;

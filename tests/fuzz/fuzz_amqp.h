@@ -39,7 +39,6 @@ struct core {
 struct delivery {
 	struct list link;
 	struct consumer *consumer;
-	void *context;
 	unsigned reading;
 	bool sent; /* its bytes are not asked for any more */
 	uint32_t attempts;
@@ -188,7 +187,6 @@ static void fake_feed(void *arg)
 
 			fake.queued--;
 			d->consumer = c;
-			d->context = NULL;
 			list_push(&c->deliveries, &d->link);
 			s->credit--;
 			c->delivered++;
@@ -556,11 +554,6 @@ const struct record_origin *delivery_origin(const struct delivery *d)
 						    .reason = 1};
 
 	return d->len % 4 == 3 ? &origin : NULL;
-}
-
-void delivery_set_context(struct delivery *d, void *context)
-{
-	d->context = context;
 }
 
 uint32_t delivery_piece_count(const struct delivery *d)

@@ -58,7 +58,6 @@ static struct fake {
 struct delivery {
 	struct list link;
 	struct consumer *consumer;
-	void *context;
 };
 
 static struct core the_core;
@@ -347,11 +346,6 @@ const void *delivery_extra(const struct delivery *d, uint32_t *ret_len)
 const struct record_origin *delivery_origin(const struct delivery *d)
 {
 	return NULL;
-}
-
-void delivery_set_context(struct delivery *d, void *context)
-{
-	d->context = context;
 }
 
 uint32_t delivery_piece_count(const struct delivery *d)

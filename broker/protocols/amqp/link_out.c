@@ -218,7 +218,6 @@ static pn_delivery_t *begin_delivery(struct link_out *out, struct delivery *d)
 	if (!pn)
 		return NULL;
 	pn_delivery_set_context(pn, d);
-	delivery_set_context(d, pn);
 	out->unsettled++;
 	out->unsettled_bytes += held_bytes(d);
 	return pn;
