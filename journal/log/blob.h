@@ -1,9 +1,10 @@
 /* journal/log/blob.h: write-once encrypted files beside the log.
  *
- * Checkpoints (and, later, extents) are streams of bytes written once, sealed
- * like frames: fresh wrapped data key, AES-256-GCM in 64 KiB chunks whose
- * nonce is the chunk's offset, CRC32C over ciphertext, and one BLAKE2b hash
- * of the whole that the log records.  Format: docs/format/blob.md.
+ * Checkpoints and extents are streams of bytes written once, sealed like
+ * frames: fresh wrapped data key, AES-256-GCM in 64 KiB chunks whose nonce is
+ * the chunk's offset, CRC32C over ciphertext, and one BLAKE2b hash over the
+ * file's header and every chunk's header (they hold CRC and tag), which the
+ * log records.  Format: docs/format/blob.md.
  * Blocking; one thread per blob. */
 #ifndef JOURNAL_LOG_BLOB_H
 #define JOURNAL_LOG_BLOB_H
@@ -38,7 +39,35 @@ MUST_CHECK int blob_open(const struct blob_identity *, const char *path,
 MUST_CHECK int blob_read(struct blob_reader *, void *buf, size_t len);
 int blob_at_end(struct blob_reader *);
 void blob_close(struct blob_reader *); /* NULL-safe */
-/* Check structure, CRCs and hash without a key; hash may be NULL. */
-MUST_CHECK int blob_verify(struct io *, const char *path, const uint8_t *hash);
+/* Check structure, CRCs and hash without a key; hash may be NULL.
+ * ret_offset (may be NULL): where in the file the first damage is. */
+MUST_CHECK int blob_verify(struct io *, const char *path, const uint8_t *hash,
+			   uint64_t *ret_offset);
+/* Bytes written to the stream so far: where the next write begins. */
+uint64_t blob_position(const struct blob_writer *);
+
+/* ---- any place of a whole blob ---- */
+
+#define BLOB_CHUNK_BYTES (64u * 1024u)	/* of the stream, in every chunk */
+#define BLOB_CHUNK_STRIDE (BLOB_CHUNK_BYTES + 32u) /* in the file */
+#define BLOB_HEADER_BYTES 4096u
+
+/* What it takes to open chunks whose bytes somebody else has read: the keys,
+ * no file.  Immutable; one thread at a time. */
+struct blob_keys;
+/* Reads and checks the file's header. -E_CORRUPT, -E_KEY, -E_VERSION. */
+MUST_CHECK int blob_keys_open(const struct blob_identity *, const char *path,
+			      const char *kind, struct blob_keys **ret);
+void blob_keys_free(struct blob_keys *); /* NULL-safe */
+/* Where chunk `index` begins in the file. */
+static inline uint64_t blob_chunk_offset(uint32_t index)
+{
+	return BLOB_HEADER_BYTES + (uint64_t)index * BLOB_CHUNK_STRIDE;
+}
+/* Opens chunk `index`, whose stored bytes begin at raw, where raw_len of the
+ * file's bytes are; ret_plain has room for BLOB_CHUNK_BYTES.  -E_CORRUPT. */
+MUST_CHECK int blob_open_chunk(const struct blob_keys *, uint32_t index,
+			       const uint8_t *raw, size_t raw_len,
+			       uint8_t *ret_plain, uint32_t *ret_len);
 
 #endif

@@ -1,4 +1,5 @@
-/* journal/store/entries.h: the messages of one queue, by rising ref.
+/* journal/store/entries.h: the messages of one lane that lie in the journal,
+ * by rising ref.
  *
  * A vector of chunks of up to 64 entries each.  Entries enter at the tail
  * and leave anywhere: leaving marks them dead, and a chunk that is half dead
@@ -57,6 +58,12 @@ void entries_remove(struct entries *, uint64_t first, uint64_t last,
 int entries_each(const struct entries *,
 		 int (*each)(void *ctx, uint64_t ref, const struct entry *),
 		 void *ctx);
+/* The same from the first one with ref >= first on. */
+int entries_each_from(const struct entries *, uint64_t first,
+		      int (*each)(void *ctx, uint64_t ref,
+				  const struct entry *),
+		      void *ctx);
+size_t entries_bytes(const struct entries *); /* of memory */
 /* Check the structure's own rules; asserts. For tests. */
 void entries_check(const struct entries *);
 

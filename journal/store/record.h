@@ -1,31 +1,36 @@
 /* journal/store/record.h: what the journal's records mean.
  *
- * Each record is a meta part, encoded here field by field, and for two types
- * a body that this layer does not look into.  Byte tables:
+ * Each record is a meta part, encoded here field by field, and for three
+ * types a body that this layer does not look into.  Byte tables:
  * docs/format/records.md.  Pure functions; [any] thread.
  *
- * A message in a queue is named by (queue id, ref): ref is the LSN of the
- * record that put it there (ENQUEUE or MOVE), so refs rise along a queue and
- * are never used twice. */
+ * A message in a queue is named by (queue id, ref).  The messages of one
+ * priority in a queue are a *lane*; a ref is the lane and the message's number
+ * in it.  Numbers begin at 1 and are given out without gaps, in the order of
+ * the records that put messages there (ENQUEUE, MOVE), so whoever sees the
+ * records in order knows every ref without being told, refs rise along a lane,
+ * neighbours differ by one, and none is ever used twice. */
 #ifndef JOURNAL_STORE_RECORD_H
 #define JOURNAL_STORE_RECORD_H
 
 #include "journal/log/log.h"
 
+/* Types 16 to 27 had other meanings before extents, and are not read. */
 enum record_type {
 	/* A message: body = the encoded message, or empty when its bytes are
 	 * the PIECE records of upload `upload`. */
-	RECORD_ENQUEUE = LOG_TYPE_USER,
+	RECORD_ENQUEUE = LOG_TYPE_USER + 16,
 	RECORD_PIECE,	     /* part of a large message; body = bytes */
 	RECORD_UPLOAD_ABORT, /* the pieces of `upload` are garbage */
 	RECORD_ACK,	     /* messages leave a queue for good */
 	RECORD_COUNT,	     /* delivery count and annotations of a message */
-	RECORD_MOVE,	     /* leaves one queue, enters others: one record */
+	RECORD_MOVE,	     /* leaves one queue, enters others: one record;
+				body as with ENQUEUE */
 	RECORD_ADDRESS,	     /* an address exists with these properties */
 	RECORD_ADDRESS_GONE,
 	RECORD_QUEUE,	   /* a queue exists with these properties */
 	RECORD_QUEUE_GONE, /* with everything in it */
-	RECORD_PURGE,	   /* every message with ref <= upto leaves */
+	RECORD_EXTENTS,	   /* messages and pieces lie in another file now */
 	RECORD_CHECKPOINT, /* a checkpoint file and its hash */
 };
 
@@ -33,12 +38,33 @@ enum record_type {
 #define RECORD_TARGET_MAX 4096u /* queues that one message enters */
 #define RECORD_RANGE_MAX 4096u	/* ranges in one ACK */
 #define RECORD_EXTRA_MAX 65536u /* bytes of annotations */
+#define RECORD_RUN_MAX 4096u	/* runs, and pieces, in one EXTENTS */
+
+/* ---- refs ---- */
+
+#define RECORD_PRIORITIES 10u /* lanes of a queue; higher goes first */
+#define RECORD_NUMBER_BITS 56u
+
+static inline uint64_t record_ref(unsigned priority, uint64_t number)
+{
+	return (uint64_t)priority << RECORD_NUMBER_BITS | number;
+}
+
+static inline unsigned record_ref_priority(uint64_t ref)
+{
+	return (unsigned)(ref >> RECORD_NUMBER_BITS);
+}
+
+static inline uint64_t record_ref_number(uint64_t ref)
+{
+	return ref & ((1ull << RECORD_NUMBER_BITS) - 1);
+}
 
 /* What the broker needs to know of a message without reading its body. */
 struct record_props {
 	uint64_t expiry_ms;  /* wall clock; 0: never */
 	uint64_t arrived_ms; /* wall clock at the broker */
-	uint8_t priority;    /* 0–9; 4 is normal */
+	uint8_t priority;    /* 0–9; 4 is normal.  Names the lane. */
 	uint8_t durable;     /* as the sender marked it */
 	uint8_t format;	     /* 0: AMQP 1.0 encoded message */
 	uint8_t reserved;
@@ -61,11 +87,14 @@ struct record_piece {
 };
 
 struct record_range {
-	uint64_t first, last; /* refs, inclusive */
+	uint64_t first, last; /* refs of one lane, inclusive */
 };
 
+/* Messages in the ranges that have left before are no error.  Without ranges
+ * it changes nothing: a mark in the stream. */
 struct record_ack {
 	uint64_t queue;
+	uint64_t bytes; /* of the messages that leave by it, together */
 	uint32_t range_count;
 	const struct record_range *ranges; /* encoding */
 	const uint8_t *ranges_encoded;	   /* decoding: record_ack_range() */
@@ -93,12 +122,16 @@ struct record_origin {
 	uint8_t reason;
 };
 
-/* In the new queues the message has no deliveries yet. */
+/* In the new queues the message has no deliveries yet.  It enters them also
+ * when it has left the first meanwhile. */
 struct record_move {
 	uint64_t queue, ref; /* left */
+	struct record_props props; /* in the new queues */
+	uint64_t upload;	   /* as in record_enqueue */
+	uint64_t bytes;
+	uint32_t piece_count;
 	struct record_origin origin;
-	uint64_t expiry_ms; /* in the new queues; 0: never */
-	uint32_t extra_len; /* 0: what the message has stays as it is */
+	uint32_t extra_len; /* all of its annotations; 0: none */
 	const void *extra;
 	uint32_t target_count; /* at least 1 */
 	const uint64_t *targets;
@@ -136,8 +169,35 @@ struct record_queue_gone {
 	uint64_t queue;
 };
 
-struct record_purge {
-	uint64_t queue, upto;
+/* Part of an extent file: messages of one lane, by rising number.  Every
+ * message with a body of its own that is in the lane from `first` on for
+ * `span` numbers, and is still there when the record is applied, lies in the
+ * run from now on; messages with an upload stay as they were. */
+struct record_run {
+	uint64_t queue, first; /* ref */
+	uint32_t span;	       /* numbers from first to the last one copied */
+	uint32_t copied;       /* messages in it */
+	uint32_t offset, bytes; /* in the file's stream (extent.h) */
+	uint64_t expiry_min_ms; /* of those that expire; 0: none does */
+};
+
+/* One piece of an upload that lies in an extent file from now on. */
+struct record_piece_place {
+	uint64_t upload;
+	uint32_t index, offset; /* in the file's stream */
+	uint32_t stored_len, body_len;
+};
+
+struct record_extents {
+	uint64_t file;	     /* its key: store_file_key() */
+	uint64_t file_bytes; /* its size on disk */
+	uint8_t hash[CRYPTO_HASH_BYTES];
+	uint32_t run_count, piece_count;
+	const struct record_run *runs;		  /* encoding */
+	const struct record_piece_place *pieces; /* encoding */
+	/* decoding: record_extents_each() */
+	const uint8_t *encoded;
+	size_t encoded_len;
 };
 
 struct record_checkpoint {
@@ -199,10 +259,17 @@ size_t record_queue_encode(const struct record_queue *, void *buf);
 MUST_CHECK int record_queue_decode(const void *meta, size_t len,
 				   struct record_queue *ret);
 
-#define RECORD_PURGE_ROOM 16u
-size_t record_purge_encode(const struct record_purge *, void *buf);
-MUST_CHECK int record_purge_decode(const void *meta, size_t len,
-				   struct record_purge *ret);
+size_t record_extents_room(const struct record_extents *);
+size_t record_extents_encode(const struct record_extents *, void *buf);
+/* Checks all of it. */
+MUST_CHECK int record_extents_decode(const void *meta, size_t len,
+				     struct record_extents *ret);
+/* Runs first, then pieces; stops at the first non-zero and returns it. */
+int record_extents_each(const struct record_extents *,
+			int (*run)(void *ctx, const struct record_run *),
+			int (*piece)(void *ctx,
+				     const struct record_piece_place *),
+			void *ctx);
 
 #define RECORD_CHECKPOINT_ROOM 320u
 size_t record_checkpoint_encode(const struct record_checkpoint *, void *buf);

@@ -1,16 +1,23 @@
 /* journal/store/state.h: the state machine over committed records.
  *
- * No I/O, no threads, no clock: a state is what the records from the first to
- * some LSN add up to, and two states that have seen the same records are the
- * same.  store.c feeds it, checkpoint.c writes it down and reads it back.
+ * No threads, no clock, no I/O but the index it is given: a state is what the
+ * records from the first to some LSN add up to, and two states that have seen
+ * the same records are the same.  store.c feeds it, checkpoint.c writes it
+ * down and reads it back, compact.c and plan.c read it.
  *
- * Goals: apply is O(log n) in the queue; a plain queued message costs one
- * struct entry.  Non-goals: routing, expiry, limits (the core's), and a
- * bound on memory.
+ * A lane (see record.h) holds its messages in two ways.  *Entries*: one
+ * struct each, the body in the journal or in the pieces of an upload.  *Runs*:
+ * up to a MiB of messages copied into an extent file; a run costs the same
+ * however many are in it, and an EXTENTS record turns entries into runs, or
+ * old runs into new.  Messages with an upload stay entries.  Entries and runs
+ * may lie among each other by number, but never cover the same message.
  *
- * A segment is live while it holds the body of a queued message or a piece
- * of an upload that is in progress or queued.  Each queue entry counts one
- * for its body, each piece one for itself.
+ * Bounds: memory is a struct per entry, run, upload, queue.  What is known of
+ * single messages in runs (struct detail) is kept up to detail_bytes_max and
+ * goes to the index beyond.
+ *
+ * A file (segment or extent file) is live while it holds a body of an entry,
+ * a message of a run, or a piece of an upload that is in progress or queued.
  *
  * One thread at a time. */
 #ifndef JOURNAL_STORE_STATE_H
@@ -18,15 +25,19 @@
 
 #include <stdbool.h>
 
+#include "base/list.h"
+#include "journal/store/detail.h"
 #include "journal/store/entries.h"
+#include "journal/store/extent.h"
 #include "journal/store/idmap.h"
+#include "journal/store/index.h"
 #include "journal/store/record.h"
 
 struct state_upload {
 	uint64_t id, bytes;
 	uint32_t piece_count, capacity;
 	uint32_t entries; /* that hold it */
-	bool complete;	  /* an ENQUEUE has named it; else in progress */
+	bool complete;	  /* a message has named it; else in progress */
 	struct entry_place *pieces;
 };
 
@@ -43,45 +54,102 @@ struct state_address {
 	char name[];
 };
 
+struct state_run {
+	uint64_t first; /* ref; the last is first + span - 1 */
+	uint32_t span, copied, live;
+	uint32_t file;		/* index into the state's files */
+	uint32_t offset, bytes; /* in the file's stream */
+	uint64_t expiry_min_ms; /* as in record_run */
+	/* NULL: all of span is there when live == span, else spilled: see
+	 * state_run_detail() */
+	struct detail *detail;
+	struct list detail_link; /* among those in memory, coldest first */
+};
+
+struct state_lane {
+	uint64_t next;	/* number of the next to come; from 1 */
+	uint64_t live;	/* messages */
+	struct entries entries;
+	struct state_run **runs; /* by rising first */
+	size_t run_head, run_end, run_capacity; /* used: [head, end) */
+};
+
 struct state_queue {
 	struct record_queue record; /* its name is the one below */
-	struct entries entries;
+	uint64_t bytes;		    /* of live messages */
+	struct state_lane *lanes[RECORD_PRIORITIES]; /* NULL: never used */
 	char name[];
 };
 
-struct state_segment {
+struct state_file {
 	uint64_t key;
-	uint64_t live; /* bodies and pieces in it; 0: this slot is free */
+	uint64_t live;	/* messages, bodies and pieces; 0: free, but for ... */
+	uint64_t bytes; /* of an extent file, on disk */
+	uint64_t live_bytes; /* of it, estimated by count within each run */
+	bool dead; /* ... an extent file nothing is in, not yet removed */
 };
 
 struct state {
 	struct idmap addresses, queues, uploads;
-	struct state_segment *segments;
-	size_t segment_count, segment_capacity, segment_last;
+	struct state_file *files;
+	size_t file_count, file_capacity, file_last;
 	uint64_t next_id;
-	uint64_t live_messages, live_bytes, live_segments;
+	uint64_t live_messages, live_bytes, live_files;
+	uint64_t entry_count, run_count; /* in all lanes */
 	uint64_t changes; /* user records applied, CHECKPOINT aside */
+	/* Details in memory.  max and index are set by the owner before the
+	 * first record; index NULL: they stay in memory. */
+	size_t detail_bytes, detail_bytes_max;
+	struct list details;
+	struct index *index;
+	uint64_t detail_spills;
 	char why[192];
 };
 
 void state_init(struct state *);
-void state_fini(struct state *);
+void state_fini(struct state *); /* also removes nothing from the index */
 
 /* Apply one committed record.  A queue, message or upload that is not there
  * any more is no error.  -E_CORRUPT: the record contradicts itself or what
- * came before; -E_VERSION: a type of a newer program; -ENOMEM.  After an
- * error the state is void and state.why says why. */
+ * came before; -E_VERSION: a type of a newer program; -ENOMEM; the index's
+ * own errors when a spilled detail cannot be had again.  After an error the
+ * state is void and state.why says why. */
 MUST_CHECK int state_apply(struct state *, const struct log_record *);
 /* What a restart does: uploads in progress and temporary queues go.  An
  * EPOCH-START record does the same, so that a replay across restarts passes
  * through the states that the broker was in. */
 void state_restart(struct state *);
 
-/* True when a body or a piece that is needed lies in the segment. */
-bool state_segment_live(const struct state *, uint64_t key);
+/* True when something that is needed lies in the file. */
+bool state_file_live(const struct state *, uint64_t key);
+/* NULL: not known (never seen, or free). */
+const struct state_file *state_find_file(const struct state *, uint64_t key);
+/* An extent file that nothing is in has been removed from the disk. */
+void state_forget_file(struct state *, uint64_t key);
+/* A place in an extent file has frame 0, and at is the offset in its
+ * stream. */
 struct log_loc state_loc(const struct state *, const struct entry_place *);
 uint64_t state_entry_bytes(const struct entry *);
 struct record_origin state_entry_origin(const struct entry *);
+/* Memory that entries, runs, details and uploads take, about. */
+uint64_t state_memory(const struct state *);
+
+/* ---- looking into lanes: plan.c, compact.c ---- */
+
+/* The first run that ends at or behind ref; NULL: none.  The next ones follow
+ * it in lane->runs. */
+struct state_run *state_run_from(const struct state_lane *, uint64_t ref,
+				 size_t *ret_index);
+/* NULL with err 0: all of the run is there.  Brings a spilled one back;
+ * borrowed until the next call that changes or looks up details. */
+MUST_CHECK int state_run_detail(struct state *, struct state_run *,
+				const struct detail **ret);
+/* Ref of the first message that is there, from `first` on: an entry or in a
+ * run; 0: none.  By counts alone when a detail is spilled, so it may name one
+ * that has left, never skip one that is there. */
+uint64_t state_lane_first(const struct state_lane *, uint64_t first);
+/* The earliest expiry among the lane's messages or before; 0: none expires. */
+uint64_t state_lane_expiry(const struct state_lane *);
 
 /* ---- for checkpoint.c ---- */
 
@@ -96,20 +164,26 @@ struct state_parts {
 /* -E_CORRUPT when the id exists with other unchangeable properties. */
 MUST_CHECK int state_put_address(struct state *, const struct record_address *);
 MUST_CHECK int state_put_queue(struct state *, const struct record_queue *);
-/* Append to the table a segment that nothing lies in yet; 0: a free slot. */
-MUST_CHECK int state_put_segment(struct state *, uint64_t key);
+/* The lane, made when missing. */
+MUST_CHECK int state_put_lane(struct state *, struct state_queue *,
+			      unsigned priority, struct state_lane **ret);
+/* Append to the table a file that nothing lies in yet; key 0: a free slot. */
+MUST_CHECK int state_put_file(struct state *, uint64_t key, uint64_t bytes);
 /* A new upload without pieces; the id must be absent. */
 MUST_CHECK int state_put_upload(struct state *, uint64_t id,
 				struct state_upload **ret);
 MUST_CHECK int state_put_piece(struct state *, struct state_upload *,
 			       const struct entry_place *);
-/* Append to the queue a message like `like` with these parts.
- * -E_CORRUPT when ref does not rise. */
+/* Append to the lane a message like `like` with these parts.  -E_CORRUPT
+ * when ref does not rise or belongs elsewhere. */
 MUST_CHECK int state_put_entry(struct state *, struct state_queue *,
 			       uint64_t ref, const struct entry *like,
 			       const struct state_parts *);
+/* Append a run; takes the detail, also on failure. */
+MUST_CHECK int state_put_run(struct state *, struct state_queue *,
+			     const struct state_run *like, struct detail *);
 
 /* Check every rule that ties the parts together; asserts. For tests. */
-void state_check(const struct state *);
+void state_check(struct state *);
 
 #endif

@@ -1,0 +1,49 @@
+/* journal/store/index.h: room for working data beyond memory, on this node.
+ *
+ * A table of bytes by key that the store may lose at any time: it holds only
+ * what the journal, its checkpoints and extents can give again.  It is empty
+ * after opening, whatever was there before: nothing from an earlier run is
+ * trusted, so there is nothing that can be stale.  One thread: the store's,
+ * after the one that opened it. */
+#ifndef JOURNAL_STORE_INDEX_H
+#define JOURNAL_STORE_INDEX_H
+
+#include "base/crypto.h"
+
+#define INDEX_KEY_MAX 64u
+
+struct index;
+
+struct index_ops {
+	/* Errors: 0 or a negative code.  -ENOSPC: full; what was there before
+	 * stays. */
+	int (*put)(struct index *, const void *key, size_t key_len,
+		   const void *value, size_t len);
+	/* *ret is the caller's, to free().  -ENOENT; -E_CORRUPT: damaged. */
+	int (*get)(struct index *, const void *key, size_t key_len, void **ret,
+		   size_t *ret_len);
+	int (*remove)(struct index *, const void *key, size_t key_len);
+	void (*free)(struct index *);
+};
+
+struct index { /* the first member of an implementation */
+	const struct index_ops *ops;
+};
+
+/* The one on LMDB. */
+struct index_lmdb_options {
+	struct io *io;	 /* for randomness */
+	const char *dir; /* made when missing; what is in it is deleted */
+	uint64_t bytes_max; /* 0: 16 GiB of address space; grows as needed */
+};
+/* -EINVAL: the directory is on a network file system (NFS, SMB, FUSE, …),
+ * where LMDB must not be.  why: a sentence that names the directory, the file
+ * system and the setting to change. */
+MUST_CHECK int index_lmdb_open(const struct index_lmdb_options *,
+			       struct index **ret, char *why, size_t why_room);
+/* Entries and bytes on disk, of an open one. [its thread] */
+void index_lmdb_stat(struct index *, uint64_t *ret_entries,
+		     uint64_t *ret_bytes);
+void index_free(struct index *); /* any implementation; NULL-safe */
+
+#endif
