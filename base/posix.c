@@ -383,6 +383,8 @@ int posix_fs_info(struct io *io, const char *path, struct io_fs *ret)
 	unit = (uint64_t)(st.f_frsize ? st.f_frsize : st.f_bsize);
 	fs.bytes_total = (uint64_t)st.f_blocks * unit;
 	fs.bytes_free = (uint64_t)st.f_bavail * unit;
+	if (st.f_blocks > st.f_bfree)
+		fs.bytes_used = (uint64_t)(st.f_blocks - st.f_bfree) * unit;
 	snprintf(fs.name, sizeof(fs.name), "0x%x", magic);
 	for (size_t i = 0; i < ARRAY_COUNT(file_systems); i++) {
 		if (file_systems[i].magic != magic)

@@ -435,6 +435,7 @@ int sim_file_fs_info(struct io *io, const char *path, struct io_fs *ret)
 	memset(ret, 0, sizeof(*ret));
 	ret->bytes_total = c->disk_bytes;
 	ret->bytes_free = c->disk_bytes - n->disk->stats.bytes_used;
+	ret->bytes_used = n->disk->stats.bytes_used;
 	ret->network = c->network_fs;
 	snprintf(ret->name, sizeof(ret->name), "%s",
 		 c->network_fs ? "nfs" : "sim");

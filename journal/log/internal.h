@@ -309,7 +309,6 @@ struct log {
 	_Atomic int latched; /* 0 or the first error */
 	struct loop_mail latch_mail;
 	_Atomic uint64_t backlog_bytes;
-	_Atomic int no_space;	/* publishing is to stop */
 	_Atomic int no_reserve; /* not even a small segment can be made */
 	_Atomic(struct log_append *) incoming; /* newest first */
 	struct loop_mail incoming_mail;

@@ -11,6 +11,7 @@
 
 #define SEGMENT_BYTES_DEFAULT (128u * 1024u * 1024u)
 #define RESERVE_BYTES_DEFAULT (64u * 1024u * 1024u)
+#define MAX_USE_PERCENT_DEFAULT 90u
 #define IN_FLIGHT_DEFAULT 3u
 #define COMPRESS_BYTES_MIN_DEFAULT 512u
 
@@ -107,13 +108,17 @@ static int log_set_options(struct log *log, const struct log_options *options)
 		o->compress_bytes_min = COMPRESS_BYTES_MIN_DEFAULT;
 	if (!o->reserve_bytes)
 		o->reserve_bytes = RESERVE_BYTES_DEFAULT;
+	if (!o->disk_max_use_percent)
+		o->disk_max_use_percent = MAX_USE_PERCENT_DEFAULT;
 	if (o->segment_bytes < LOG_SEGMENT_BYTES_MIN ||
 	    o->segment_bytes > LOG_SEGMENT_BYTES_MAX ||
 	    o->frame_bytes_max < IO_BLOCK ||
 	    o->frame_bytes_max > LOG_FRAME_BYTES_MAX ||
-	    o->frames_in_flight > LOG_IN_FLIGHT_MAX) {
-		log_set_why(log, "the sizes of segments or frames, or the "
-				 "frames in flight, are out of bounds");
+	    o->frames_in_flight > LOG_IN_FLIGHT_MAX ||
+	    o->disk_max_use_percent > 100) {
+		log_set_why(log, "the sizes of segments or frames, the "
+				 "frames in flight, or the share of the disk, "
+				 "are out of bounds");
 		return -EINVAL;
 	}
 	o->segment_bytes &= ~(uint64_t)(IO_BLOCK - 1);
@@ -192,7 +197,7 @@ uint64_t log_backlog_bytes(const struct log *log)
 
 int log_has_space(const struct log *log)
 {
-	return !log->no_space;
+	return !log->stats.disk_refusing;
 }
 
 uint32_t log_epoch(const struct log *log)

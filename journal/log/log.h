@@ -100,8 +100,14 @@ struct log_options {
 	unsigned frames_in_flight;	 /* 0: 3; 1 to 4 */
 	int compress_level;		 /* 0: never compress */
 	uint32_t compress_bytes_min;	 /* 0: 512 */
-	uint64_t reserve_bytes; /* free space that must remain after a new
-				   segment is made; 0: 64 MiB */
+	/* Publishing stops (log_has_space()) when, with the next segment made,
+	 * less than reserve_bytes of the file system would be free (0: 64
+	 * MiB), or more than this share of it used, as df counts: used by
+	 * anybody / (used + free for us).  0: 90.  It goes on by itself when
+	 * there is room again, and 1 % of the file system more.  What makes
+	 * room, small segments and checkpoints, may use all that is free. */
+	uint64_t reserve_bytes;
+	unsigned disk_max_use_percent;
 	/* [journal] Takes the batch.  Runs after the claim check and before
 	 * any note of these records is posted.  Batches have no gap in LSN;
 	 * the first is EPOCH_START's, as soon as the loop runs.  May be NULL.
@@ -183,9 +189,11 @@ void log_append(struct log *, struct log_append *first,
 
 /* [any] Bytes queued or in flight; for back-pressure. */
 uint64_t log_backlog_bytes(const struct log *);
-/* [any] 0: no room for another segment.  Small records (acknowledgements,
- * checkpoints) still go on in the segment that is left; publishing must be
- * refused with -E_NO_SPACE until it is 1 again. */
+/* [any] 0: no room for another segment, or too little is left for others; it
+ * is looked at on log_start(), every second, and for every segment.  Small
+ * records (acknowledgements, checkpoints) still go on in the segment that is
+ * left and in small ones; publishing must be refused with -E_NO_SPACE until
+ * it is 1 again. */
 int log_has_space(const struct log *);
 uint32_t log_epoch(const struct log *);
 const uint8_t *log_cluster_id(const struct log *); /* 16 bytes */
@@ -241,6 +249,9 @@ struct log_stats {
 	 * of < 2^i microseconds */
 	_Atomic uint64_t commit_us[32];
 	_Atomic uint64_t commit_us_total;
+	/* When it was last looked at: the file system's used and free bytes
+	 * together, the free ones; and whether publishing is refused. */
+	_Atomic uint64_t disk_total, disk_free, disk_refusing;
 };
 const struct log_stats *log_stats(const struct log *);
 

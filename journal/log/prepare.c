@@ -10,50 +10,67 @@
  * its end, gets the segment as it is: for large frames this matters little,
  * and the zeros would compete with them for the device.
  *
- * No room is not an error here: no_space goes up, which stops publishing, and
- * other attempts follow.  A writer that comes to the end of its segment
- * meanwhile gets a small one out of the reserve, for what makes room again:
- * acknowledgements and checkpoints.  Only when there is no room for that
- * either, no_reserve goes up, and the writer gives up. */
+ * No room is not an error here: publishing is refused, and other attempts
+ * follow.  A writer that comes to the end of its segment meanwhile gets a small
+ * one out of the reserve, for what makes room again: acknowledgements and
+ * checkpoints.  Only when there is no room for that either, no_reserve goes
+ * up, and the writer gives up.
+ *
+ * Others fill the disk too, and free it: it is looked at every WATCH_NS,
+ * whether a segment is wanted or not. */
 #include "journal/log/internal.h"
 
 #define ZERO_PIECE_BYTES (256u * 1024u)
 #define ZERO_PIECE_NS 2000000ull
 #define RETRY_NS 250000000ull
+#define WATCH_NS 1000000000ull
 #define RESERVE_SEGMENT_BYTES (4u * 1024u * 1024u)
 
 struct log_prepare {
 	struct log *log;
 	struct loop *loop;
 	struct loop_mail request, reply, nudge;
-	struct loop_timer timer;
+	struct loop_timer timer, watch;
 	uint64_t key;
-	struct log_sink *sink;
+	struct log_sink *sink; /* the writer's from the reply on */
 	uint64_t zeroed;
 	void *zeros;
 	int err;
-	bool asked;    /* journal thread */
-	bool reserve;  /* the sink is a small one */
-	bool watching; /* nothing to make, but room may come back */
+	bool asked;   /* journal thread */
+	bool reserve; /* the sink is a small one */
+	bool full;    /* the next segment is allocated, in full size */
+	bool denied;  /* that failed, though there seemed to be room: a quota */
 	_Atomic bool hurry, need, nudged;
 };
-
-static int prepare_check_space(struct log *log)
-{
-	struct io_fs fs;
-	int err = io_fs_info(log->io, log->options.dir, &fs);
-
-	if (err)
-		return err;
-	return fs.bytes_free < log->options.segment_bytes +
-				       log->options.reserve_bytes
-		       ? -ENOSPC
-		       : 0;
-}
 
 static bool prepare_is_space(int err)
 {
 	return err == -ENOSPC || err == -EDQUOT;
+}
+
+/* Whether the next segment fits, or has been made and leaves enough; says so
+ * to publishers.  Publishing that has stopped wants a little more to go on,
+ * so that it does not stop again at once. */
+static int prepare_look(struct log_prepare *p)
+{
+	struct log_stats *stats = &p->log->stats;
+	const struct log_options *o = &p->log->options;
+	uint64_t total, more = p->full ? 0 : o->segment_bytes;
+	struct io_fs fs;
+	bool room;
+	int err = io_fs_info(p->log->io, o->dir, &fs);
+
+	if (err)
+		return err;
+	total = fs.bytes_used + fs.bytes_free;
+	if (stats->disk_refusing)
+		more += total / 100;
+	room = fs.bytes_free >= more + o->reserve_bytes &&
+	       fs.bytes_used + more <= total / 100 * o->disk_max_use_percent;
+	stats->disk_total = total;
+	stats->disk_free = fs.bytes_free;
+	stats->disk_refusing = !room || p->denied;
+	return room ? 0 : -ENOSPC;
 }
 
 static void prepare_answer(struct log_prepare *p, int err)
@@ -61,9 +78,10 @@ static void prepare_answer(struct log_prepare *p, int err)
 	if (err && p->sink) {
 		log_sink_abandon(p->log, p->sink);
 		p->sink = NULL;
+		p->full = false;
 	}
 	if (prepare_is_space(err)) {
-		p->log->no_space = 1;
+		p->log->stats.disk_refusing = 1;
 		loop_timer_set(p->loop, &p->timer, RETRY_NS);
 		if (!p->reserve)
 			return;
@@ -72,27 +90,39 @@ static void prepare_answer(struct log_prepare *p, int err)
 			loop_post(p->log->loop, &p->nudge);
 		return;
 	}
-	p->log->no_space = p->reserve;
+	if (p->full)
+		(void)prepare_look(p);
 	p->log->no_reserve = 0;
-	p->watching = p->reserve;
-	if (p->watching)
-		loop_timer_set(p->loop, &p->timer, RETRY_NS);
 	p->err = err;
 	loop_post(p->log->loop, &p->reply);
 }
 
+static int prepare_full(struct log_prepare *p, struct log_sink **ret)
+{
+	int err = log_sink_begin(p->log, p->key, p->log->options.segment_bytes,
+				 ret);
+
+	p->denied = prepare_is_space(err);
+	return err;
+}
+
 static void prepare_begin(struct log_prepare *p)
 {
-	uint64_t bytes = p->log->options.segment_bytes;
-	int err = prepare_check_space(p->log);
+	int err = prepare_look(p);
 
-	p->reserve = prepare_is_space(err) && p->need;
-	if (p->reserve) {
-		bytes = base_min(bytes, RESERVE_SEGMENT_BYTES);
-		err = 0;
+	p->reserve = false;
+	if (!err) {
+		err = prepare_full(p, &p->sink);
+		p->full = !err;
 	}
-	if (!err)
-		err = log_sink_begin(p->log, p->key, bytes, &p->sink);
+	if (prepare_is_space(err) && p->need) {
+		p->reserve = true;
+		p->log->stats.disk_refusing = 1;
+		err = log_sink_begin(p->log, p->key,
+				     base_min(p->log->options.segment_bytes,
+					      RESERVE_SEGMENT_BYTES),
+				     &p->sink);
+	}
 	if (err) {
 		prepare_answer(p, err);
 		return;
@@ -101,16 +131,26 @@ static void prepare_begin(struct log_prepare *p)
 	loop_timer_set(p->loop, &p->timer, 0);
 }
 
-/* The writer has its small segment and may write no more until publishing
- * goes on. */
-static void prepare_watch(struct log_prepare *p)
+/* Where a quota decides, the file system's numbers say nothing, and only an
+ * attempt tells; the one for the writer comes by itself. */
+static void prepare_probe(struct log_prepare *p)
 {
-	if (prepare_check_space(p->log) == 0) {
-		p->watching = false;
-		p->log->no_space = 0;
-	} else {
-		loop_timer_set(p->loop, &p->timer, RETRY_NS);
-	}
+	struct log_sink *sink;
+
+	if (p->timer.heap_index || prepare_full(p, &sink))
+		return;
+	log_sink_abandon(p->log, sink);
+}
+
+/* An error here is left to whoever needs the directory next. */
+static void prepare_watch(struct loop_timer *timer)
+{
+	struct log_prepare *p = container_of(timer, struct log_prepare, watch);
+
+	if (p->denied)
+		prepare_probe(p);
+	(void)prepare_look(p);
+	loop_timer_set(p->loop, &p->watch, WATCH_NS);
 }
 
 static void prepare_tick(struct loop_timer *timer)
@@ -119,10 +159,6 @@ static void prepare_tick(struct loop_timer *timer)
 	uint64_t left;
 	int err;
 
-	if (p->watching) {
-		prepare_watch(p);
-		return;
-	}
 	if (!p->sink) {
 		prepare_begin(p);
 		return;
@@ -146,7 +182,7 @@ static void prepare_requested(struct loop_mail *mail)
 {
 	struct log_prepare *p = container_of(mail, struct log_prepare, request);
 
-	p->watching = false;
+	p->full = false;
 	prepare_begin(p);
 }
 
@@ -188,6 +224,13 @@ static void prepare_nudged(struct loop_mail *mail)
 	log_writer_nudge(p->log);
 }
 
+static void prepare_run(void *ctx)
+{
+	struct log_prepare *p = ctx;
+
+	loop_timer_set(p->loop, &p->watch, WATCH_NS);
+}
+
 int log_prepare_create(struct log *log, struct log_prepare **ret)
 {
 	struct log_prepare *p = calloc(1, sizeof(*p));
@@ -200,13 +243,17 @@ int log_prepare_create(struct log *log, struct log_prepare **ret)
 	p->reply.deliver = prepare_replied;
 	p->nudge.deliver = prepare_nudged;
 	p->timer.fire = prepare_tick;
+	p->watch.fire = prepare_watch;
 	p->zeros = io_buffer_alloc(ZERO_PIECE_BYTES);
 	if (!p->zeros)
 		goto fail;
 	err = loop_create(log->io, "log-prepare", &p->loop);
 	if (err)
 		goto fail;
-	err = loop_start(p->loop, NULL, NULL);
+	/* Publishers ask before the loop has had a turn. */
+	err = prepare_look(p);
+	if (!err || prepare_is_space(err))
+		err = loop_start(p->loop, prepare_run, p);
 	if (err)
 		goto fail_loop;
 	*ret = p;
@@ -226,6 +273,7 @@ void log_prepare_free(struct log_prepare *p)
 	loop_stop(p->loop);
 	loop_join(p->loop);
 	loop_timer_cancel(p->loop, &p->timer);
+	loop_timer_cancel(p->loop, &p->watch);
 	loop_free(p->loop);
 	/* A published segment that the writer never took stays; the next
 	 * start finds that it is outside the history and removes it. */

@@ -577,8 +577,8 @@ void log_writer_free(struct log_writer *w)
 
 /* The first segment of an epoch is short and zeroed in full, so that a start
  * is quick and the long ones are all prepared in the background.  It may use
- * the reserve: a broker with a full disk must be able to start, so that its
- * messages can be consumed. */
+ * the reserve, and be shorter still: a broker with a full disk must be able to
+ * start, so that its messages can be consumed. */
 static int start_segment(struct log_writer *w)
 {
 	struct log *log = w->log;
@@ -589,6 +589,11 @@ static int start_segment(struct log_writer *w)
 	int err;
 
 	err = log_sink_begin(log, key, bytes, &sink);
+	while ((err == -ENOSPC || err == -EDQUOT) &&
+	       bytes / 2 >= LOG_SEGMENT_BYTES_MIN) {
+		bytes = bytes / 2 & ~(uint64_t)(IO_BLOCK - 1);
+		err = log_sink_begin(log, key, bytes, &sink);
+	}
 	if (err)
 		return err;
 	memset(w->plain, 0, LOG_FRAME_BYTES_MAX);

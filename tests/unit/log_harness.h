@@ -97,6 +97,8 @@ static inline void harness_init(struct harness *h, struct io *io,
 		.master = h->key,
 		.segment_bytes = HARNESS_SEGMENT_BYTES,
 		.reserve_bytes = 4096,
+		/* Of a disk that is not ours alone. */
+		.disk_max_use_percent = 100,
 		.committed = harness_committed,
 		.failed = harness_failed,
 		.ctx = h,
