@@ -16,7 +16,7 @@ ALL_CFLAGS = -std=gnu17 -g -pthread -fno-common -fstack-protector-strong \
 	$(WARNINGS) $(VARIANT_CFLAGS) $(CFLAGS)
 
 PACKAGES = liburing libcrypto libsodium libzstd yaml-0.1 libqpid-proton \
-	libwebsockets jansson libcurl
+	libwebsockets jansson libcurl lmdb
 PKG_CFLAGS := $(shell pkg-config --cflags $(PACKAGES) 2>/dev/null)
 PKG_LIBS := $(shell pkg-config --libs $(PACKAGES) 2>/dev/null)
 # Debian 12's liburing.so does not export io_uring_enable_rings(); its archive,
