@@ -7,13 +7,17 @@
 #include "journal/store/record.h"
 
 #include "base/bytes.h"
+#include "journal/store/extent.h"
 
 #define ENQUEUE_FIXED 44u
-#define ACK_FIXED 12u
+#define ACK_FIXED 20u
 #define COUNT_FIXED 24u
-#define MOVE_FIXED 37u
+#define MOVE_FIXED 69u
+#define EXTENTS_FIXED 56u
 #define RANGE_BYTES 16u
 #define TARGET_BYTES 8u
+#define RUN_BYTES 40u
+#define PLACE_BYTES 24u
 
 #define ROUTING_MASK (RECORD_ANYCAST | RECORD_MULTICAST)
 #define ADDRESS_FLAGS RECORD_ADDRESS_AUTO_CREATED
@@ -38,6 +42,12 @@ static size_t encoded(const struct bytes_writer *w)
 static int name_ok(const void *name, size_t len, size_t len_max)
 {
 	return name && len <= len_max && !memchr(name, 0, len);
+}
+
+static int ref_ok(uint64_t ref)
+{
+	return record_ref_priority(ref) < RECORD_PRIORITIES &&
+	       record_ref_number(ref);
 }
 
 static void put_ids(struct bytes_writer *w, const uint64_t *ids, uint32_t count)
@@ -135,7 +145,7 @@ int record_enqueue_decode(const void *meta, size_t len,
 uint64_t record_enqueue_target(const struct record_enqueue *e, uint32_t index)
 {
 	ASSERT(index < e->target_count);
-	return bytes_get64(e->targets_encoded + index * TARGET_BYTES);
+	return bytes_get64(e->targets_encoded + (size_t)index * TARGET_BYTES);
 }
 
 /* ---- PIECE, UPLOAD_ABORT ---- */
@@ -191,7 +201,14 @@ int record_upload_abort_decode(const void *meta, size_t len,
 	return decode_id(meta, len, ret_upload);
 }
 
-/* ---- ACK, PURGE ---- */
+/* ---- ACK ---- */
+
+static int range_ok(const struct record_range *r)
+{
+	return r->first <= r->last &&
+	       record_ref_priority(r->first) == record_ref_priority(r->last) &&
+	       record_ref_priority(r->first) < RECORD_PRIORITIES;
+}
 
 size_t record_ack_room(uint32_t range_count)
 {
@@ -202,13 +219,13 @@ size_t record_ack_encode(const struct record_ack *a, void *buf)
 {
 	struct bytes_writer w;
 
-	ASSERT(a->queue && a->range_count &&
-	       a->range_count <= RECORD_RANGE_MAX);
+	ASSERT(a->queue && a->range_count <= RECORD_RANGE_MAX);
 	bytes_writer_init(&w, buf, record_ack_room(a->range_count));
 	bytes_write64(&w, a->queue);
+	bytes_write64(&w, a->bytes);
 	bytes_write32(&w, a->range_count);
 	for (uint32_t i = 0; i < a->range_count; i++) {
-		ASSERT(a->ranges[i].first <= a->ranges[i].last);
+		ASSERT(range_ok(&a->ranges[i]));
 		bytes_write64(&w, a->ranges[i].first);
 		bytes_write64(&w, a->ranges[i].last);
 	}
@@ -220,7 +237,7 @@ struct record_range record_ack_range(const struct record_ack *a, uint32_t index)
 	const uint8_t *p;
 
 	ASSERT(index < a->range_count);
-	p = a->ranges_encoded + index * RANGE_BYTES;
+	p = a->ranges_encoded + (size_t)index * RANGE_BYTES;
 	return (struct record_range){bytes_get64(p), bytes_get64(p + 8)};
 }
 
@@ -231,9 +248,9 @@ int record_ack_decode(const void *meta, size_t len, struct record_ack *ret)
 
 	bytes_reader_init(&r, meta, len);
 	a.queue = bytes_read64(&r);
+	a.bytes = bytes_read64(&r);
 	a.range_count = bytes_read32(&r);
-	if (bytes_failed(&r) || !a.queue || !a.range_count ||
-	    a.range_count > RECORD_RANGE_MAX)
+	if (bytes_failed(&r) || !a.queue || a.range_count > RECORD_RANGE_MAX)
 		return -E_CORRUPT;
 	a.ranges_encoded = bytes_read(&r, (size_t)a.range_count * RANGE_BYTES);
 	if (decoded(&r))
@@ -241,35 +258,10 @@ int record_ack_decode(const void *meta, size_t len, struct record_ack *ret)
 	for (uint32_t i = 0; i < a.range_count; i++) {
 		struct record_range range = record_ack_range(&a, i);
 
-		if (range.first > range.last)
+		if (!range_ok(&range))
 			return -E_CORRUPT;
 	}
 	*ret = a;
-	return 0;
-}
-
-size_t record_purge_encode(const struct record_purge *p, void *buf)
-{
-	struct bytes_writer w;
-
-	ASSERT(p->queue);
-	bytes_writer_init(&w, buf, RECORD_PURGE_ROOM);
-	bytes_write64(&w, p->queue);
-	bytes_write64(&w, p->upto);
-	return encoded(&w);
-}
-
-int record_purge_decode(const void *meta, size_t len, struct record_purge *ret)
-{
-	struct record_purge p;
-	struct bytes_reader r;
-
-	bytes_reader_init(&r, meta, len);
-	p.queue = bytes_read64(&r);
-	p.upto = bytes_read64(&r);
-	if (decoded(&r) || !p.queue)
-		return -E_CORRUPT;
-	*ret = p;
 	return 0;
 }
 
@@ -284,7 +276,7 @@ size_t record_count_encode(const struct record_count *c, void *buf)
 {
 	struct bytes_writer w;
 
-	ASSERT(c->queue && c->ref && c->extra_len <= RECORD_EXTRA_MAX);
+	ASSERT(c->queue && ref_ok(c->ref) && c->extra_len <= RECORD_EXTRA_MAX);
 	bytes_writer_init(&w, buf, record_count_room(c->extra_len));
 	bytes_write64(&w, c->queue);
 	bytes_write64(&w, c->ref);
@@ -304,7 +296,7 @@ int record_count_decode(const void *meta, size_t len, struct record_count *ret)
 	c.ref = bytes_read64(&r);
 	c.deliveries = bytes_read32(&r);
 	c.extra_len = bytes_read32(&r);
-	if (bytes_failed(&r) || !c.queue || !c.ref ||
+	if (bytes_failed(&r) || !c.queue || !ref_ok(c.ref) ||
 	    c.extra_len > RECORD_EXTRA_MAX)
 		return -E_CORRUPT;
 	c.extra = bytes_read(&r, c.extra_len);
@@ -318,7 +310,8 @@ int record_count_decode(const void *meta, size_t len, struct record_count *ret)
 
 static int move_ok(const struct record_move *m)
 {
-	return m->queue && m->ref && m->target_count &&
+	return m->queue && ref_ok(m->ref) && props_ok(&m->props) &&
+	       !m->upload == !m->piece_count && m->target_count &&
 	       m->target_count <= RECORD_TARGET_MAX &&
 	       m->extra_len <= RECORD_EXTRA_MAX &&
 	       m->origin.address_len <= RECORD_NAME_MAX &&
@@ -341,7 +334,10 @@ size_t record_move_encode(const struct record_move *m, void *buf)
 	bytes_writer_init(&w, buf, record_move_room(m));
 	bytes_write64(&w, m->queue);
 	bytes_write64(&w, m->ref);
-	bytes_write64(&w, m->expiry_ms);
+	put_props(&w, &m->props);
+	bytes_write64(&w, m->upload);
+	bytes_write64(&w, m->bytes);
+	bytes_write32(&w, m->piece_count);
 	bytes_write8(&w, m->origin.reason);
 	bytes_write16(&w, m->origin.address_len);
 	bytes_write16(&w, m->origin.queue_len);
@@ -362,7 +358,10 @@ int record_move_decode(const void *meta, size_t len, struct record_move *ret)
 	bytes_reader_init(&r, meta, len);
 	m.queue = bytes_read64(&r);
 	m.ref = bytes_read64(&r);
-	m.expiry_ms = bytes_read64(&r);
+	get_props(&r, &m.props);
+	m.upload = bytes_read64(&r);
+	m.bytes = bytes_read64(&r);
+	m.piece_count = bytes_read32(&r);
 	m.origin.reason = bytes_read8(&r);
 	m.origin.address_len = bytes_read16(&r);
 	m.origin.queue_len = bytes_read16(&r);
@@ -386,7 +385,7 @@ int record_move_decode(const void *meta, size_t len, struct record_move *ret)
 uint64_t record_move_target(const struct record_move *m, uint32_t index)
 {
 	ASSERT(index < m->target_count);
-	return bytes_get64(m->targets_encoded + index * TARGET_BYTES);
+	return bytes_get64(m->targets_encoded + (size_t)index * TARGET_BYTES);
 }
 
 /* ---- ADDRESS, QUEUE and their ends ---- */
@@ -482,6 +481,158 @@ int record_queue_decode(const void *meta, size_t len, struct record_queue *ret)
 	return 0;
 }
 
+/* ---- EXTENTS ---- */
+
+static int run_ok(const struct record_run *r)
+{
+	return r->queue && ref_ok(r->first) && r->copied &&
+	       r->copied <= r->span && r->bytes &&
+	       r->offset <= UINT32_MAX - r->bytes &&
+	       record_ref_number(r->first) + r->span <=
+		       1ull << RECORD_NUMBER_BITS;
+}
+
+static int place_ok(const struct record_piece_place *p)
+{
+	return p->upload && p->offset <= UINT32_MAX - p->stored_len;
+}
+
+static int extents_ok(const struct record_extents *e)
+{
+	return store_is_extent(e->file) && e->run_count <= RECORD_RUN_MAX &&
+	       e->piece_count <= RECORD_RUN_MAX;
+}
+
+static void put_run(struct bytes_writer *w, const struct record_run *r)
+{
+	bytes_write64(w, r->queue);
+	bytes_write64(w, r->first);
+	bytes_write32(w, r->span);
+	bytes_write32(w, r->copied);
+	bytes_write32(w, r->offset);
+	bytes_write32(w, r->bytes);
+	bytes_write64(w, r->expiry_min_ms);
+}
+
+static void get_run(struct bytes_reader *r, struct record_run *ret)
+{
+	ret->queue = bytes_read64(r);
+	ret->first = bytes_read64(r);
+	ret->span = bytes_read32(r);
+	ret->copied = bytes_read32(r);
+	ret->offset = bytes_read32(r);
+	ret->bytes = bytes_read32(r);
+	ret->expiry_min_ms = bytes_read64(r);
+}
+
+static void put_place(struct bytes_writer *w,
+		      const struct record_piece_place *p)
+{
+	bytes_write64(w, p->upload);
+	bytes_write32(w, p->index);
+	bytes_write32(w, p->offset);
+	bytes_write32(w, p->stored_len);
+	bytes_write32(w, p->body_len);
+}
+
+static void get_place(struct bytes_reader *r, struct record_piece_place *ret)
+{
+	ret->upload = bytes_read64(r);
+	ret->index = bytes_read32(r);
+	ret->offset = bytes_read32(r);
+	ret->stored_len = bytes_read32(r);
+	ret->body_len = bytes_read32(r);
+}
+
+size_t record_extents_room(const struct record_extents *e)
+{
+	return EXTENTS_FIXED + (size_t)e->run_count * RUN_BYTES +
+	       (size_t)e->piece_count * PLACE_BYTES;
+}
+
+size_t record_extents_encode(const struct record_extents *e, void *buf)
+{
+	struct bytes_writer w;
+
+	ASSERT(extents_ok(e));
+	bytes_writer_init(&w, buf, record_extents_room(e));
+	bytes_write64(&w, e->file);
+	bytes_write64(&w, e->file_bytes);
+	bytes_write(&w, e->hash, sizeof(e->hash));
+	bytes_write32(&w, e->run_count);
+	bytes_write32(&w, e->piece_count);
+	for (uint32_t i = 0; i < e->run_count; i++) {
+		ASSERT(run_ok(&e->runs[i]));
+		put_run(&w, &e->runs[i]);
+	}
+	for (uint32_t i = 0; i < e->piece_count; i++) {
+		ASSERT(place_ok(&e->pieces[i]));
+		put_place(&w, &e->pieces[i]);
+	}
+	return encoded(&w);
+}
+
+static int check_run(void *ctx, const struct record_run *r)
+{
+	return run_ok(r) ? 0 : -E_CORRUPT;
+}
+
+static int check_place(void *ctx, const struct record_piece_place *p)
+{
+	return place_ok(p) ? 0 : -E_CORRUPT;
+}
+
+int record_extents_decode(const void *meta, size_t len,
+			  struct record_extents *ret)
+{
+	struct record_extents e = {0};
+	struct bytes_reader r;
+	const void *hash;
+
+	bytes_reader_init(&r, meta, len);
+	e.file = bytes_read64(&r);
+	e.file_bytes = bytes_read64(&r);
+	hash = bytes_read(&r, sizeof(e.hash));
+	e.run_count = bytes_read32(&r);
+	e.piece_count = bytes_read32(&r);
+	if (bytes_failed(&r) || !extents_ok(&e))
+		return -E_CORRUPT;
+	memcpy(e.hash, hash, sizeof(e.hash));
+	e.encoded_len = record_extents_room(&e) - EXTENTS_FIXED;
+	e.encoded = bytes_read(&r, e.encoded_len);
+	if (decoded(&r) ||
+	    record_extents_each(&e, check_run, check_place, NULL))
+		return -E_CORRUPT;
+	*ret = e;
+	return 0;
+}
+
+int record_extents_each(const struct record_extents *e,
+			int (*run)(void *ctx, const struct record_run *),
+			int (*piece)(void *ctx,
+				     const struct record_piece_place *),
+			void *ctx)
+{
+	struct bytes_reader r;
+	int err = 0;
+
+	bytes_reader_init(&r, e->encoded, e->encoded_len);
+	for (uint32_t i = 0; !err && i < e->run_count; i++) {
+		struct record_run one;
+
+		get_run(&r, &one);
+		err = run(ctx, &one);
+	}
+	for (uint32_t i = 0; !err && i < e->piece_count; i++) {
+		struct record_piece_place one;
+
+		get_place(&r, &one);
+		err = piece(ctx, &one);
+	}
+	ASSERT(!bytes_failed(&r));
+	return err;
+}
+
 /* ---- CHECKPOINT ---- */
 
 static int checkpoint_ok(const struct record_checkpoint *c)
@@ -546,8 +697,8 @@ const char *record_type_name(uint8_t type)
 		return "QUEUE";
 	case RECORD_QUEUE_GONE:
 		return "QUEUE_GONE";
-	case RECORD_PURGE:
-		return "PURGE";
+	case RECORD_EXTENTS:
+		return "EXTENTS";
 	case RECORD_CHECKPOINT:
 		return "CHECKPOINT";
 	}
