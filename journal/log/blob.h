@@ -30,17 +30,21 @@ MUST_CHECK int blob_finish(struct blob_writer *,
 void blob_abandon(struct blob_writer *);
 
 struct blob_reader;
-/* hash may be NULL when it is not known; otherwise the whole file is checked
- * against it before this returns.  -E_CORRUPT, -E_KEY, -E_VERSION. */
+/* hash may be NULL when it is not known; otherwise the header and the headers
+ * of all chunks are checked against it before this returns, so it is that
+ * file; damage behind them is noticed where it is read.  -E_CORRUPT, -E_KEY,
+ * -E_VERSION. */
 MUST_CHECK int blob_open(const struct blob_identity *, const char *path,
 			 const char *kind, const uint8_t *hash,
 			 struct blob_reader **ret);
-/* Exactly len bytes; -E_CORRUPT when damaged or when it ends before. */
+/* Exactly len bytes; -E_CORRUPT when damaged or when it ends before; the first
+ * error stays. */
 MUST_CHECK int blob_read(struct blob_reader *, void *buf, size_t len);
 int blob_at_end(struct blob_reader *);
 void blob_close(struct blob_reader *); /* NULL-safe */
 /* Check structure, CRCs and hash without a key; hash may be NULL.
- * ret_offset (may be NULL): where in the file the first damage is. */
+ * ret_offset (may be NULL): on failure, where in the file the first damage is;
+ * 0 when everything fits together and it is another file. */
 MUST_CHECK int blob_verify(struct io *, const char *path, const uint8_t *hash,
 			   uint64_t *ret_offset);
 /* Bytes written to the stream so far: where the next write begins. */
@@ -48,7 +52,7 @@ uint64_t blob_position(const struct blob_writer *);
 
 /* ---- any place of a whole blob ---- */
 
-#define BLOB_CHUNK_BYTES (64u * 1024u)	/* of the stream, in every chunk */
+#define BLOB_CHUNK_BYTES (64u * 1024u) /* of the stream, in every chunk */
 #define BLOB_CHUNK_STRIDE (BLOB_CHUNK_BYTES + 32u) /* in the file */
 #define BLOB_HEADER_BYTES 4096u
 

@@ -19,8 +19,9 @@
 
 #define EXTENT_DIR "extents"
 #define EXTENT_KIND "EXTENTS"
-#define EXTENT_RUN_BYTES (1024u * 1024u) /* a run is closed once this large */
-#define EXTENT_NAME_BYTES 23u		 /* 8 + '-' + 8 + ".ext" + zero */
+#define EXTENT_RUN_BYTES (1024u * 1024u) /* no run is larger */
+#define EXTENT_SPAN_MAX 131072u /* numbers from a run's first to its last */
+#define EXTENT_NAME_BYTES 23u	/* 8 + '-' + 8 + ".ext" + zero */
 
 /* Files by key, as log_segment_key(), with the top bit set for extents. */
 #define STORE_EXTENT_BIT (1ull << 63)
@@ -49,11 +50,12 @@ struct extent_message {
 	struct record_props props;
 	uint32_t deliveries;
 	uint32_t extra_len;
-	const void *extra; /* borrowed */
+	const void *extra;	     /* borrowed */
 	struct record_origin origin; /* strings borrowed */
-	uint32_t body_len;   /* when expanded */
+	uint32_t body_len;	     /* when expanded */
 	uint32_t stored_len;
-	const void *stored; /* borrowed; NULL when only the rest was asked for */
+	const void
+		*stored; /* borrowed; NULL when only the rest was asked for */
 };
 
 /* ---- writing ---- */
@@ -65,7 +67,9 @@ MUST_CHECK int extent_writer_create(const struct blob_identity *,
 				    struct extent_writer **ret);
 /* Messages of one lane come in rising order without another lane's between
  * them; a run ends when it is full, when the lane changes, and by
- * extent_end_run().  Copies.  Errors are final: only abandon is left. */
+ * extent_end_run().  Copies.  -E_LIMIT: as many runs or pieces are in the file
+ * as one record can name, or 4 GiB: finish, and go on in another; -EINVAL:
+ * larger than any message.  Other errors are final: only abandon is left. */
 MUST_CHECK int extent_add(struct extent_writer *, uint64_t queue,
 			  const struct extent_message *);
 MUST_CHECK int extent_end_run(struct extent_writer *);
@@ -78,9 +82,11 @@ uint64_t extent_bytes(const struct extent_writer *);
 uint32_t extent_run_count(const struct extent_writer *);
 uint32_t extent_piece_count(const struct extent_writer *);
 /* Everything durable, file and directory.  ret->runs and pieces belong to
- * the caller, who frees both; also on failure the writer is gone. */
+ * the caller, who frees both; also on failure the writer is gone, and a file
+ * that nobody knows may be left. */
 MUST_CHECK int extent_finish(struct extent_writer *,
 			     struct record_extents *ret);
+void extent_free_record(struct record_extents *); /* runs and pieces */
 void extent_abandon(struct extent_writer *); /* removes the file; NULL-safe */
 
 /* ---- reading: from bytes of the stream ----
@@ -92,17 +98,17 @@ void extent_abandon(struct extent_writer *); /* removes the file; NULL-safe */
 struct extent_head {
 	uint64_t queue, first; /* ref */
 	uint32_t count, index_bytes;
+	uint32_t bytes; /* of the whole run */
 };
 MUST_CHECK int extent_read_head(const void *data, size_t len,
 				struct extent_head *ret);
 /* Calls each for every message: its number − first's, and where its bytes
  * are, from the run's beginning.  index: index_bytes behind the head.
  * -E_CORRUPT when it contradicts itself; stops at the first non-zero. */
-MUST_CHECK int
-extent_read_index(const struct extent_head *, const void *index,
-		  int (*each)(void *ctx, uint32_t at, uint32_t offset,
-			      uint32_t bytes),
-		  void *ctx);
+MUST_CHECK int extent_read_index(const struct extent_head *, const void *index,
+				 int (*each)(void *ctx, uint32_t at,
+					     uint32_t offset, uint32_t bytes),
+				 void *ctx);
 /* One message's bytes.  The ref is head's first + at. */
 MUST_CHECK int extent_read_message(const struct extent_head *, uint32_t at,
 				   const void *data, size_t len,
@@ -111,8 +117,10 @@ MUST_CHECK int extent_read_message(const struct extent_head *, uint32_t at,
 /* ---- reading a file from end to end: scrubbing and salvage ----
  *
  * Blocking.  Runs and pieces in the order of the file, as the file itself
- * tells.  message() may be called for part of a run before damage is met.
- * -E_CORRUPT: damaged behind what has been told. */
+ * tells.  Damage is left out, and the reading goes on behind it: what is told
+ * is right.  -E_CORRUPT: not everything could be told; other errors of the
+ * file's header are as with blob_open(); stops at the first non-zero that a
+ * visit returns, and returns it. */
 struct extent_visit {
 	int (*message)(void *ctx, uint64_t queue,
 		       const struct extent_message *);

@@ -138,7 +138,7 @@ static void run_file(const struct blob_identity *id, const uint8_t *data,
 		repair(copy, size);
 	put_file(id->io, copy, size);
 	free(copy);
-	check_err(blob_verify(id->io, PATH, NULL));
+	check_err(blob_verify(id->io, PATH, NULL, NULL));
 	(void)read_back(id, NULL, 100000, true);
 }
 
@@ -182,12 +182,12 @@ static void run_edits(const struct blob_identity *id, struct bytes_reader *r,
 	free(raw);
 	free(before);
 	if (same) {
-		must(blob_verify(id->io, PATH, hash));
+		must(blob_verify(id->io, PATH, hash, NULL));
 		must(read_back(id, hash, len, false));
 		must(read_back(id, NULL, len, false));
 	} else {
-		check_err(blob_verify(id->io, PATH, NULL));
-		ASSERT(blob_verify(id->io, PATH, hash));
+		check_err(blob_verify(id->io, PATH, NULL, NULL));
+		ASSERT(blob_verify(id->io, PATH, hash, NULL));
 		ASSERT(read_back(id, hash, len, false));
 		ASSERT(read_back(id, NULL, len, false));
 	}

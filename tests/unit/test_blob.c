@@ -98,12 +98,13 @@ TEST("blobs of any size come back")
 	blobs_init(&b);
 	for (size_t i = 0; i < ARRAY_COUNT(sizes); i++) {
 		blobs_make(&b, "d/b", sizes[i]);
-		assert_int_equal(blob_verify(b.io, "d/b", b.hash), 0);
-		assert_int_equal(blob_verify(b.io, "d/b", NULL), 0);
+		assert_int_equal(blob_verify(b.io, "d/b", b.hash, NULL), 0);
+		assert_int_equal(blob_verify(b.io, "d/b", NULL, NULL), 0);
 		assert_int_equal(blobs_read(&b, "d/b", sizes[i], b.hash), 0);
 		assert_int_equal(blobs_read(&b, "d/b", sizes[i], NULL), 0);
 		b.hash[3] ^= 1;
-		assert_int_equal(blob_verify(b.io, "d/b", b.hash), -E_CORRUPT);
+		assert_int_equal(blob_verify(b.io, "d/b", b.hash, NULL),
+				 -E_CORRUPT);
 		assert_int_equal(blobs_read(&b, "d/b", sizes[i], b.hash),
 				 -E_CORRUPT);
 		assert_int_equal(io_unlink(b.io, "d/b"), 0);
@@ -122,12 +123,13 @@ TEST("any bit that flips in a blob is noticed, with and without a hash")
 		unsigned bit = (unsigned)(at * 5 % 8);
 
 		assert_int_equal(sim_disk_flip(disk, "d/b", at, bit), 0);
-		assert_int_equal(blob_verify(b.io, "d/b", b.hash), -E_CORRUPT);
-		assert_true(blob_verify(b.io, "d/b", NULL) < 0);
+		assert_int_equal(blob_verify(b.io, "d/b", b.hash, NULL),
+				 -E_CORRUPT);
+		assert_true(blob_verify(b.io, "d/b", NULL, NULL) < 0);
 		assert_true(blobs_read(&b, "d/b", 5000, NULL) < 0);
 		assert_int_equal(sim_disk_flip(disk, "d/b", at, bit), 0);
 	}
-	assert_int_equal(blob_verify(b.io, "d/b", b.hash), 0);
+	assert_int_equal(blob_verify(b.io, "d/b", b.hash, NULL), 0);
 	blobs_fini(&b);
 }
 
@@ -146,7 +148,8 @@ TEST("a blob cut short at any length is noticed")
 		assert_int_equal(io_open(b.io, "d/b", IO_WRITE, &file), 0);
 		assert_int_equal(io_truncate(file, len), 0);
 		io_close(file);
-		assert_int_equal(blob_verify(b.io, "d/b", NULL), -E_CORRUPT);
+		assert_int_equal(blob_verify(b.io, "d/b", NULL, NULL),
+				 -E_CORRUPT);
 		assert_int_equal(blobs_read(&b, "d/b", CHUNK_BYTES + 300, NULL),
 				 -E_CORRUPT);
 	}
@@ -191,7 +194,7 @@ TEST("an abandoned blob leaves no file")
 	assert_int_equal(blob_create(&b.id, "d/b", "test", &w), 0);
 	assert_int_equal(blob_write(w, cluster, sizeof(cluster)), 0);
 	blob_abandon(w);
-	assert_int_equal(blob_verify(b.io, "d/b", NULL), -ENOENT);
+	assert_int_equal(blob_verify(b.io, "d/b", NULL, NULL), -ENOENT);
 	blobs_fini(&b);
 }
 
@@ -227,7 +230,7 @@ TEST("a finished blob survives a power cut; a fault never yields half of one")
 		io_free(io);
 		io = sim_node_create(sim, "reader", 0);
 		if (!err)
-			assert_int_equal(blob_verify(io, "d/b", hash), 0);
+			assert_int_equal(blob_verify(io, "d/b", hash, NULL), 0);
 		crypto_key_free(key);
 		io_free(io);
 		sim_free(sim);
