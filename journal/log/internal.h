@@ -11,6 +11,8 @@
  *   recover.c  walk + decryption
  *   reader.c   bodies, read back on any loop
  *   verify.c   for the tools
+ *   check.c    one file, a little at a time: for scrubbing
+ *   salvage.c  what can be read of a damaged log
  *   blob.c     write-once files beside the log
  *
  * Byte tables: docs/format/journal.md. */
@@ -217,6 +219,9 @@ struct log_scan {
 	const uint8_t *cluster_id;
 	uint8_t *window;
 	uint64_t window_bytes, window_offset, window_len;
+	uint64_t window_max; /* 0: LOG_SCAN_BYTES; may be set after opening */
+	bool narrow; /* read no more than what is asked for: where the disk
+			has bad blocks */
 	char path[LOG_PATH_BYTES];
 };
 #define LOG_SCAN_BYTES (4u * LOG_FRAME_BYTES_MAX)
@@ -233,6 +238,9 @@ MUST_CHECK int log_scan_frame(struct log_scan *, uint64_t offset,
  * when there is none. */
 MUST_CHECK int log_scan_find(struct log_scan *, uint64_t offset,
 			     struct log_frame *ret);
+/* The same, and before `end`. */
+MUST_CHECK int log_scan_find_below(struct log_scan *, uint64_t offset,
+				   uint64_t end, struct log_frame *ret);
 
 struct log_walk_segment {
 	uint64_t key;

@@ -5,6 +5,8 @@
 #ifndef JOURNAL_LOG_VERIFY_H
 #define JOURNAL_LOG_VERIFY_H
 
+#include <stdbool.h>
+
 #include "journal/log/log.h"
 
 enum log_finding_kind {
@@ -57,6 +59,38 @@ MUST_CHECK int
 log_inspect(struct io *, const char *dir, const struct crypto_key *master,
 	    int (*frame)(void *ctx, const struct log_frame_info *),
 	    int (*record)(void *ctx, const struct log_record *), void *ctx);
+
+/* ---- one file, a little at a time: for scrubbing ----
+ *
+ * Needs no key.  Blocking, but for the bytes of one step only. */
+
+struct log_damage {
+	uint64_t offset, bytes;	      /* in the file */
+	uint64_t first_lsn, last_lsn; /* 0: not known */
+	int err;	   /* -E_CORRUPT, or -EIO: the disk cannot read it */
+	bool only_if_live; /* it is damage if something needed lies there, and
+			      else perhaps a write that was never finished */
+};
+
+struct log_check;
+/* A closed segment.  end_is_exact: info->end_lsn is where the records in it
+ * end; else it may lie behind that, as segments in between are gone.
+ * -ENOENT: it has been dropped. */
+MUST_CHECK int log_check_segment(struct io *, const char *dir,
+				 const uint8_t *cluster_id,
+				 const struct log_segment_info *info,
+				 bool end_is_exact, struct log_check **ret);
+/* A finished blob; bytes: its size, 0 when not known. */
+MUST_CHECK int log_check_blob(struct io *, const char *path, uint64_t bytes,
+			      struct log_check **ret);
+/* Looks at about `bytes` more and says in *ret_bytes how many it was.  0: go
+ * on; 1: that was all; negative: it cannot go on, and that is not the file's
+ * fault (-ENOMEM). */
+MUST_CHECK int log_check_step(struct log_check *, uint64_t bytes,
+			      void (*found)(void *ctx,
+					    const struct log_damage *),
+			      void *ctx, uint64_t *ret_bytes);
+void log_check_free(struct log_check *); /* NULL-safe */
 
 /* Expands a body that log_inspect() or log_recover() delivered; buf has
  * rec->loc.body_len bytes. */

@@ -79,8 +79,9 @@ void log_scan_close(struct log_scan *s)
 /* A first look at a file is often the only one, so the window starts small. */
 static int scan_window(struct log_scan *s, uint64_t want)
 {
-	size_t bytes = s->window || want > SCAN_BYTES_FIRST ? LOG_SCAN_BYTES
-							    : SCAN_BYTES_FIRST;
+	size_t most = s->window_max ? s->window_max : LOG_SCAN_BYTES;
+	size_t bytes =
+		s->window || want > SCAN_BYTES_FIRST ? most : SCAN_BYTES_FIRST;
 
 	bytes = base_min(bytes, base_round_up(s->size + 1, IO_BLOCK));
 	if (s->window_bytes >= bytes)
@@ -108,8 +109,10 @@ static int scan_fill(struct log_scan *s, uint64_t offset, uint64_t want,
 		if (err)
 			return err;
 		s->window_len = 0;
-		err = io_read(s->file, s->window, s->window_bytes, offset,
-			      &len);
+		err = io_read(s->file, s->window,
+			      s->narrow ? base_round_up(want, IO_BLOCK)
+					: s->window_bytes,
+			      offset, &len);
 		if (err)
 			return err;
 		s->window_offset = offset;
@@ -178,9 +181,11 @@ int log_scan_frame(struct log_scan *s, uint64_t offset, struct log_frame *ret,
 	return err;
 }
 
-int log_scan_find(struct log_scan *s, uint64_t offset, struct log_frame *ret)
+int log_scan_find_below(struct log_scan *s, uint64_t offset, uint64_t end,
+			struct log_frame *ret)
 {
-	for (; offset < s->size; offset += IO_BLOCK) {
+	end = base_min(end, s->size);
+	for (; offset < end; offset += IO_BLOCK) {
 		const uint8_t *raw;
 		int err = scan_header(s, offset, ret, &raw);
 
@@ -188,6 +193,11 @@ int log_scan_find(struct log_scan *s, uint64_t offset, struct log_frame *ret)
 			return err;
 	}
 	return -ENOENT;
+}
+
+int log_scan_find(struct log_scan *s, uint64_t offset, struct log_frame *ret)
+{
+	return log_scan_find_below(s, offset, s->size, ret);
 }
 
 /* ---- what is there ---- */

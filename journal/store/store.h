@@ -194,6 +194,9 @@ int store_each_damage(struct store *,
 		      int (*each)(void *ctx, const struct store_damage *),
 		      void *ctx);
 
+/* [any] Begin a round of scrubbing now, unless one is under way. */
+void store_scrub_now(struct store *);
+
 /* ---- what it counts ---- [any] */
 
 struct store_stats {
