@@ -82,6 +82,18 @@ const char *settings_parse_admin(const char *text, bool *ret_off,
 	return *ret_off ? NULL : parse_endpoint(text, 8161, ret);
 }
 
+const char *settings_parse_percent(const char *text, unsigned *ret)
+{
+	size_t digits = strspn(text, "0123456789");
+	unsigned long n = strtoul(text, NULL, 10);
+
+	if (!digits || digits > 3 || n < 1 || n > 100 ||
+	    (text[digits] && strcmp(text + digits, "%") != 0))
+		return "needs a percentage from 1% to 100%, such as 90%";
+	*ret = (unsigned)n;
+	return NULL;
+}
+
 bool settings_is_loopback(const char *address)
 {
 	return !strncmp(address, "127.", 4) || !strcmp(address, "::1");
@@ -96,6 +108,11 @@ static const char *check_admin(const char *text)
 {
 	return settings_parse_admin(text, &(bool){false},
 				    &(struct settings_listen){0});
+}
+
+static const char *check_percent(const char *text)
+{
+	return settings_parse_percent(text, &(unsigned){0});
 }
 
 static const char *check_filled(const char *text)
@@ -224,6 +241,13 @@ static const struct config_key keys[] = {
 	{"data_dir", CONFIG_STRING, 0, AT(data_dir),
 	 .fallback = "/var/lib/holdfast", .check = check_filled,
 	 .help = "Directory of the journal.  One broker at a time."},
+	{"index_dir", CONFIG_STRING, 0, AT(index_dir), .check = check_filled,
+	 .help = "Directory of the working index, on a disk of this node, "
+		 "never on NFS, SMB or FUSE.  Without it index/ in data_dir."},
+	{"disk_max_use", CONFIG_STRING, 0, AT(disk_max_use), .fallback = "90%",
+	 .check = check_percent,
+	 .help = "Publishing stops while more of the file system is used; "
+		 "consuming goes on."},
 	{"listen", CONFIG_LIST, 0, AT(listen),
 	 .fallback = "amqp://127.0.0.1:5672", .check = check_listen,
 	 .help = "Where clients connect: amqp://ADDRESS:PORT, or "
@@ -279,12 +303,33 @@ static const struct config_key keys[] = {
 	 .fallback = "64MiB", .least = MIB, .most = 1024 * TIB,
 	 .help = "Publishing stops before the disk has less than this."},
 
+	{"store.hot_size", CONFIG_SIZE, 0, AT(store.hot_bytes),
+	 .fallback = "512MiB", .least = MIB, .most = 1024 * TIB,
+	 .help = "So much closed journal is left alone before what is still "
+		 "queued in it is moved to extent files."},
+	{"store.hot_time", CONFIG_DURATION, 0, AT(store.hot_ns),
+	 .fallback = "60s", .least = 100 * MS, .most = 365 * DAY,
+	 .help = "And for so long."},
+	{"store.extent_file_size", CONFIG_SIZE, 0, AT(store.extent_bytes),
+	 .fallback = "64MiB", .least = MIB, .most = GIB,
+	 .help = "An extent file is closed once it is this large."},
+
+	{"scrub.interval", CONFIG_DURATION, 0, AT(scrub.interval_ns),
+	 .fallback = "7d", .least = 0, .most = 3650 * DAY,
+	 .help = "Everything on disk is read and checked once in this time.  "
+		 "0: never."},
+	{"scrub.rate", CONFIG_SIZE, 0, AT(scrub.bytes_per_s),
+	 .fallback = "32MiB", .least = 64 * KIB, .most = TIB,
+	 .help = "And not more of it in a second."},
+
 	{"limits.message_size", CONFIG_SIZE, 0, AT(limits.message_bytes),
 	 .fallback = "1GiB", .least = KIB, .most = TIB,
 	 .help = "Largest message."},
 	{"limits.memory", CONFIG_SIZE, 0, AT(limits.memory_bytes),
-	 .fallback = "256MiB", .least = MIB, .most = TIB,
-	 .help = "Message bodies kept in memory."},
+	 .fallback = "0", .least = 0, .most = TIB,
+	 .help = "Memory for messages, what is known of them, and buffers.  "
+		 "0: 256MiB, or half of the control group's limit if that is "
+		 "less."},
 	{"limits.connections", CONFIG_INT, 0, AT(limits.connections),
 	 .fallback = "10000", .least = 1, .most = 1000000,
 	 .help = "Client connections at a time."},
@@ -365,6 +410,10 @@ int settings_load(const struct config_source *source, struct config **ret,
 	s = config_values(c);
 	check_users(c, s, errors);
 	check_admin_access(c, s, errors);
+	if (s->limits.memory_bytes && s->limits.memory_bytes < MIB)
+		config_errors_add(errors, config_origin(c, "limits.memory"),
+				  "limits.memory: is either 0 or at least "
+				  "1MiB");
 	if (!s->listen.count)
 		config_errors_add(errors, config_origin(c, "listen"),
 				  "listen: needs at least one address");

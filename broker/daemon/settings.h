@@ -32,6 +32,8 @@ struct settings_address {
 
 struct settings {
 	char *data_dir;
+	char *index_dir;    /* NULL: data_dir/index */
+	char *disk_max_use; /* settings_parse_percent() */
 	struct config_list listen;
 	char *admin;
 	bool admin_allow_remote;
@@ -48,7 +50,14 @@ struct settings {
 		char *key_file; /* NULL: a development key */
 	} journal;
 	struct {
-		uint64_t message_bytes, memory_bytes, connections, frame_bytes;
+		uint64_t hot_bytes, hot_ns, extent_bytes;
+	} store;
+	struct {
+		uint64_t interval_ns, bytes_per_s;
+	} scrub;
+	struct {
+		uint64_t message_bytes, connections, frame_bytes;
+		uint64_t memory_bytes; /* 0: see broker/daemon/memory.h */
 	} limits;
 	struct {
 		uint64_t idle_timeout_ns, credit;
@@ -77,6 +86,8 @@ const char *settings_parse_listen(const char *text,
 /* "127.0.0.1:8161"; *ret_off for "off". */
 const char *settings_parse_admin(const char *text, bool *ret_off,
 				 struct settings_listen *ret);
+/* "90" or "90%", from 1 to 100. */
+const char *settings_parse_percent(const char *text, unsigned *ret);
 bool settings_is_loopback(const char *address);
 
 /* The rules of `addresses`, with the built-in one for "#" last unless there

@@ -1,8 +1,8 @@
 /* broker/daemon/wiring.c: start in the order in which each part can rely on
  * those before it, stop in an order that lets each finish.
  *
- * Start: directory, key, log, claim, recovery, core, the threads, admin, and
- * only then the listeners: a client that can connect can be served.
+ * Start: directory, key, log, claim, index, recovery, core, the threads, admin,
+ * and only then the listeners: a client that can connect can be served.
  * Stop: listeners and connections, admin, log, store, threads, memory.
  *
  * A failed journal is the end of the process (invariant 3): the thread that
@@ -21,6 +21,7 @@
 #include "base/logger.h"
 #include "broker/admin/admin.h"
 #include "broker/daemon/endpoints.h"
+#include "broker/daemon/memory.h"
 
 #define SHARDS_MAX 64u
 #define LIVE_NS 10000000000ull
@@ -39,12 +40,18 @@ struct wiring {
 	struct io *io;
 	const char *engine_reason;
 	struct key_choice key;
+	struct memory_choice memory;
 	struct log *log;
+	struct index *index;
 	struct store *store;
 	struct core *core;
 	struct endpoints *endpoints;
 	struct admin *admin;
 	struct loop *journal_loop, *store_loop;
+	/* Copies, syncs and reads whole files: it may be busy with one thing
+	 * for long, and nobody's health depends on it. */
+	struct loop *extents_loop;
+	bool extents_running;
 	struct loop *shards[SHARDS_MAX];
 	unsigned shard_count;
 	struct loop *running[SHARDS_MAX + 2]; /* threads started */
@@ -179,9 +186,55 @@ static int open_directory(struct wiring *w)
 	return failed(err, "no-directory", why);
 }
 
+/* Of the limit, 5/8 go to messages on their way, 2/8 to what is known of those
+ * that wait; the rest is for connections and buffers. */
+static uint64_t core_memory(const struct wiring *w)
+{
+	return w->memory.bytes / 8 * 5;
+}
+
+static uint64_t store_memory(const struct wiring *w)
+{
+	return w->memory.bytes / 8 * 2;
+}
+
+static int choose_memory(struct wiring *w)
+{
+	memory_choose(w->settings->limits.memory_bytes, "", &w->memory);
+	logger_info("daemon", "memory", "bytes=%llu why=%s",
+		    (unsigned long long)w->memory.bytes,
+		    LOGGER_QUOTE(w->memory.why));
+	if (w->memory.cgroup_bytes && w->memory.bytes > w->memory.cgroup_bytes)
+		logger_warn("daemon", "memory-beyond-limit",
+			    "bytes=%llu control_group=%llu why=%s",
+			    (unsigned long long)w->memory.bytes,
+			    (unsigned long long)w->memory.cgroup_bytes,
+			    LOGGER_QUOTE("the kernel would kill the broker "
+					 "first; lower limits.memory"));
+	return 0;
+}
+
+static int open_index(struct wiring *w)
+{
+	const char *dir = w->settings->index_dir;
+	char made[4096], why[700] = "";
+	int err;
+
+	if (!dir) {
+		snprintf(made, sizeof(made), "%s/index", w->data_dir);
+		dir = made;
+	}
+	err = index_lmdb_open(
+		&(struct index_lmdb_options){.io = w->io, .dir = dir},
+		&w->index, why, sizeof(why));
+	return err ? failed(err, "no-index", why) : 0;
+}
+
 static int open_journal(struct wiring *w)
 {
 	const struct settings *s = w->settings;
+	unsigned percent = 0; /* the table has checked it */
+	const char *wrong = settings_parse_percent(s->disk_max_use, &percent);
 	struct log_options options = {
 		.io = w->io,
 		.dir = w->data_dir,
@@ -189,12 +242,15 @@ static int open_journal(struct wiring *w)
 		.segment_bytes = s->journal.segment_bytes,
 		.compress_level = (int)s->journal.compress_level,
 		.reserve_bytes = s->journal.reserve_bytes,
+		.disk_max_use_percent = percent,
 		.committed = on_committed,
 		.failed = on_failed,
 		.ctx = w,
 	};
-	int err = log_create(&options, &w->log);
+	int err;
 
+	ASSERT(!wrong);
+	err = log_create(&options, &w->log);
 	if (err)
 		return failed(err, "no-journal", log_why(NULL));
 	err = log_claim(w->log);
@@ -215,8 +271,15 @@ static int recover(struct wiring *w)
 		.io = w->io,
 		.dir = w->data_dir,
 		.master = w->key.key,
+		.index = w->index,
+		.memory_bytes = store_memory(w),
 		.checkpoint_bytes = s->journal.checkpoint_bytes,
 		.checkpoint_ns = s->journal.checkpoint_ns,
+		.hot_bytes = s->store.hot_bytes,
+		.hot_ns = s->store.hot_ns,
+		.extent_bytes = s->store.extent_bytes,
+		.scrub_ns = s->scrub.interval_ns,
+		.scrub_bytes_per_s = s->scrub.bytes_per_s,
 		.failed = on_failed,
 		.ctx = w,
 	};
@@ -254,6 +317,8 @@ static int make_loops(struct wiring *w)
 
 	if (!err)
 		err = loop_create(w->io, "store", &w->store_loop);
+	if (!err)
+		err = loop_create(w->io, "extents", &w->extents_loop);
 	for (unsigned n = shard_count(w->settings); !err && n; n--) {
 		char name[16];
 
@@ -284,7 +349,7 @@ static int make_core(struct wiring *w)
 			.rules = rules,
 			.rule_count = rule_count,
 			.message_bytes_max = s->limits.message_bytes,
-			.memory_bytes = s->limits.memory_bytes,
+			.memory_bytes = core_memory(w),
 			.expiry_scan_ns = s->expiry_scan_ns,
 		},
 		&w->core);
@@ -311,10 +376,14 @@ static int start_threads(struct wiring *w)
 	if (err)
 		return failed(err, "no-journal", log_why(w->log));
 	w->log_started = true;
-	err = store_start(w->store, w->store_loop);
+	err = store_start(w->store, w->store_loop, w->extents_loop);
 	if (err)
 		return failed(err, "no-store", store_why(w->store));
 	w->store_started = true;
+	err = loop_start(w->extents_loop, NULL, NULL);
+	if (err)
+		return failed(err, "no-threads", "a thread cannot be started");
+	w->extents_running = true;
 	err = start_loop(w, w->store_loop);
 	if (!err)
 		err = start_loop(w, w->journal_loop);
@@ -416,9 +485,10 @@ static int make_io(struct wiring *w)
 static int start(struct wiring *w)
 {
 	static int (*const steps[])(struct wiring *) = {
-		make_io,       open_directory, choose_key,     open_journal,
-		recover,       make_loops,     make_core,      make_endpoints,
-		start_threads, start_admin,    open_endpoints,
+		make_io,	choose_memory,	open_directory, choose_key,
+		open_journal,	open_index,	recover,	make_loops,
+		make_core,	make_endpoints, start_threads,	start_admin,
+		open_endpoints,
 	};
 
 	for (size_t i = 0; i < ARRAY_COUNT(steps); i++) {
@@ -584,14 +654,21 @@ static void release(struct wiring *w)
 {
 	for (unsigned i = 0; i < w->running_count; i++)
 		loop_stop(w->running[i]);
+	if (w->extents_running)
+		loop_stop(w->extents_loop);
 	for (unsigned i = 0; i < w->running_count; i++)
 		loop_join(w->running[i]);
+	if (w->extents_running)
+		loop_join(w->extents_loop);
 	endpoints_free(w->endpoints);
 	core_free(w->core);
 	store_free(w->store);
+	index_free(w->index);
 	log_free(w->log);
 	for (unsigned i = 0; i < w->shard_count; i++)
 		loop_free(w->shards[i]);
+	if (w->extents_loop)
+		loop_free(w->extents_loop);
 	if (w->store_loop)
 		loop_free(w->store_loop);
 	if (w->journal_loop)
