@@ -97,7 +97,6 @@ TEST("the store's settings are taken and have bounds")
 	refused("store.hot_size=10", "store.hot_size");
 	refused("store.extent_file_size=2GiB", "store.extent_file_size");
 	refused("scrub.rate=0", "scrub.rate");
-	refused("index_dir=", "index_dir");
 }
 
 TEST_MAIN()
