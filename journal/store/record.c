@@ -486,7 +486,8 @@ int record_queue_decode(const void *meta, size_t len, struct record_queue *ret)
 static int run_ok(const struct record_run *r)
 {
 	return r->queue && ref_ok(r->first) && r->copied &&
-	       r->copied <= r->span && r->bytes &&
+	       r->copied <= r->span && r->copied <= r->bytes &&
+	       r->bytes <= RECORD_RUN_BYTES_MAX &&
 	       r->offset <= UINT32_MAX - r->bytes &&
 	       record_ref_number(r->first) + r->span <=
 		       1ull << RECORD_NUMBER_BITS;

@@ -39,6 +39,7 @@ enum record_type {
 #define RECORD_RANGE_MAX 4096u	/* ranges in one ACK */
 #define RECORD_EXTRA_MAX 65536u /* bytes of annotations */
 #define RECORD_RUN_MAX 4096u	/* runs, and pieces, in one EXTENTS */
+#define RECORD_RUN_BYTES_MAX (4u * 1024u * 1024u) /* and messages, of a run */
 
 /* ---- refs ---- */
 
@@ -125,7 +126,7 @@ struct record_origin {
 /* In the new queues the message has no deliveries yet.  It enters them also
  * when it has left the first meanwhile. */
 struct record_move {
-	uint64_t queue, ref; /* left */
+	uint64_t queue, ref;	   /* left */
 	struct record_props props; /* in the new queues */
 	uint64_t upload;	   /* as in record_enqueue */
 	uint64_t bytes;
@@ -174,9 +175,9 @@ struct record_queue_gone {
  * `span` numbers, and is still there when the record is applied, lies in the
  * run from now on; messages with an upload stay as they were. */
 struct record_run {
-	uint64_t queue, first; /* ref */
-	uint32_t span;	       /* numbers from first to the last one copied */
-	uint32_t copied;       /* messages in it */
+	uint64_t queue, first;	/* ref */
+	uint32_t span;		/* numbers from first to the last one copied */
+	uint32_t copied;	/* messages in it */
 	uint32_t offset, bytes; /* in the file's stream (extent.h) */
 	uint64_t expiry_min_ms; /* of those that expire; 0: none does */
 };
@@ -193,7 +194,7 @@ struct record_extents {
 	uint64_t file_bytes; /* its size on disk */
 	uint8_t hash[CRYPTO_HASH_BYTES];
 	uint32_t run_count, piece_count;
-	const struct record_run *runs;		  /* encoding */
+	const struct record_run *runs;		 /* encoding */
 	const struct record_piece_place *pieces; /* encoding */
 	/* decoding: record_extents_each() */
 	const uint8_t *encoded;
