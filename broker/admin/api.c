@@ -1,7 +1,8 @@
 /* broker/admin/api.c: from a request to an answer.
  *
  * Paths: /health/live, /health/ready, /health/startup, /metrics,
- * /api/v1/status, /api/v1/queues[/NAME[/purge|pause|resume]].
+ * /api/v1/status, /api/v1/queues[/NAME[/purge|pause|resume]]; store.c has
+ * /api/v1/store, /api/v1/damage and /api/v1/scrub.
  *
  * A command to the core is finished by a shard once it is durable.  The admin
  * thread waits for that, but not for ever: when the wait is given up, the
@@ -23,7 +24,7 @@
 
 /* ---- answers ---- */
 
-static void give_json(struct admin_response *r, unsigned status, json_t *json)
+void api_give_json(struct admin_response *r, unsigned status, json_t *json)
 {
 	char *text = json ? json_dumps(json, JSON_COMPACT) : NULL;
 
@@ -55,7 +56,7 @@ static void PRINTF_LIKE(3, 4)
 	message = json_string(text);
 	if (!message)
 		message = json_string("the name is not UTF-8");
-	give_json(r, status, json_pack("{s:o}", "error", message));
+	api_give_json(r, status, json_pack("{s:o}", "error", message));
 }
 
 static unsigned status_of(int err)
@@ -218,7 +219,7 @@ static void health_live(struct admin *a, struct admin_response *r)
 			   (now - beat) / 1000000000u);
 		return;
 	}
-	give_json(r, 200, json_pack("{s:s}", "status", "live"));
+	api_give_json(r, 200, json_pack("{s:s}", "status", "live"));
 }
 
 static void health_state(struct admin *a, struct admin_response *r,
@@ -236,8 +237,9 @@ static void health_state(struct admin *a, struct admin_response *r,
 	case ADMIN_READY:
 		break;
 	}
-	give_json(r, 200,
-		  json_pack("{s:s}", "status", startup ? "started" : "ready"));
+	api_give_json(
+		r, 200,
+		json_pack("{s:s}", "status", startup ? "started" : "ready"));
 }
 
 static void health(struct admin *a, const char *what, struct admin_response *r)
@@ -279,26 +281,26 @@ static void status(struct admin *a, struct admin_response *r)
 	for (int i = 0; i < 16; i++)
 		snprintf(cluster + 2 * i, 3, "%02x", id[i]);
 	core_stats(o->core, &s);
-	give_json(r, 200,
-		  json_pack("{s:s,s:s,s:f,s:I,s:s,s:I,s:s,s:s,s:s,s:s,s:I,"
-			    "s:b,s:I,s:I,s:I,s:I,s:I,s:I}",
-			    "version", HOLDFAST_VERSION, "state", state_name(a),
-			    "uptime_seconds",
-			    (double)(io_now_ns(o->io) - a->started_ns) / 1e9,
-			    "started_at_ms", (json_int_t)a->started_wall_ms,
-			    "role", "leader", "epoch",
-			    (json_int_t)log_epoch(o->log), "engine",
-			    io_engine_name(o->io), "engine_reason",
-			    o->engine_reason, "cluster_id", cluster, "data_dir",
-			    o->data_dir, "shards",
-			    (json_int_t)core_shard_count(o->core), "has_space",
-			    log_has_space(o->log), "queues",
-			    (json_int_t)s.queues, "addresses",
-			    (json_int_t)s.addresses, "consumers",
-			    (json_int_t)s.consumers, "producers",
-			    (json_int_t)s.producers, "messages",
-			    (json_int_t)s.messages, "message_bytes",
-			    (json_int_t)s.message_bytes));
+	api_give_json(
+		r, 200,
+		json_pack("{s:s,s:s,s:f,s:I,s:s,s:I,s:s,s:s,s:s,s:s,s:I,"
+			  "s:b,s:I,s:I,s:I,s:I,s:I,s:I}",
+			  "version", HOLDFAST_VERSION, "state", state_name(a),
+			  "uptime_seconds",
+			  (double)(io_now_ns(o->io) - a->started_ns) / 1e9,
+			  "started_at_ms", (json_int_t)a->started_wall_ms,
+			  "role", "leader", "epoch",
+			  (json_int_t)log_epoch(o->log), "engine",
+			  io_engine_name(o->io), "engine_reason",
+			  o->engine_reason, "cluster_id", cluster, "data_dir",
+			  o->data_dir, "shards",
+			  (json_int_t)core_shard_count(o->core), "has_space",
+			  log_has_space(o->log), "queues", (json_int_t)s.queues,
+			  "addresses", (json_int_t)s.addresses, "consumers",
+			  (json_int_t)s.consumers, "producers",
+			  (json_int_t)s.producers, "messages",
+			  (json_int_t)s.messages, "message_bytes",
+			  (json_int_t)s.message_bytes));
 }
 
 /* ---- queues ---- */
@@ -368,7 +370,7 @@ static void queues_list(struct admin *a, const struct admin_request *request,
 	}
 	l.array = json_array();
 	core_each_queue(a->options.core, list_one, &l);
-	give_json(
+	api_give_json(
 		r, 200,
 		json_pack("{s:o,s:b}", "queues", l.array, "more", (int)l.more));
 }
@@ -384,7 +386,7 @@ static void queue_get(struct admin *a, const char *name,
 	else if (err)
 		give_error(r, status_of(err), "%s", err_str(err));
 	else
-		give_json(r, 200, queue_json(q));
+		api_give_json(r, 200, queue_json(q));
 	free(q);
 }
 
@@ -441,10 +443,10 @@ static void queue_create(struct admin *a, const char *path_name,
 	if (err)
 		give_failure(r, name, err);
 	else
-		give_json(r, 201,
-			  json_pack("{s:s,s:s,s:s}", "name", name, "address",
-				    address ? address : name, "routing",
-				    routing));
+		api_give_json(r, 201,
+			      json_pack("{s:s,s:s,s:s}", "name", name,
+					"address", address ? address : name,
+					"routing", routing));
 out:
 	json_decref(body);
 }
@@ -461,20 +463,21 @@ static void queue_command(struct admin *a, enum core_command_kind kind,
 	}
 	switch (kind) {
 	case CORE_QUEUE_PURGE:
-		give_json(r, 200,
-			  json_pack("{s:s,s:I}", "name", name, "removed",
-				    (json_int_t)count));
+		api_give_json(r, 200,
+			      json_pack("{s:s,s:I}", "name", name, "removed",
+					(json_int_t)count));
 		return;
 	case CORE_QUEUE_PAUSE:
 	case CORE_QUEUE_RESUME:
-		give_json(r, 200,
-			  json_pack("{s:s,s:b}", "name", name, "paused",
-				    kind == CORE_QUEUE_PAUSE));
+		api_give_json(r, 200,
+			      json_pack("{s:s,s:b}", "name", name, "paused",
+					kind == CORE_QUEUE_PAUSE));
 		return;
 	case CORE_QUEUE_DELETE:
 	case CORE_QUEUE_CREATE:
-		give_json(r, 200,
-			  json_pack("{s:s,s:b}", "name", name, "deleted", 1));
+		api_give_json(
+			r, 200,
+			json_pack("{s:s,s:b}", "name", name, "deleted", 1));
 		return;
 	}
 }
@@ -492,7 +495,7 @@ static bool action_of(const char *word, enum core_command_kind *ret)
 	return true;
 }
 
-static void not_allowed(struct admin_response *r, const char *allow)
+void api_not_allowed(struct admin_response *r, const char *allow)
 {
 	r->allow = allow;
 	give_error(r, 405, "this takes %s", allow);
@@ -544,10 +547,10 @@ static void queues(struct admin *a, const struct admin_request *request,
 		if (*name)
 			queue_command(a, CORE_QUEUE_DELETE, name, r);
 		else
-			not_allowed(r, "GET, POST");
+			api_not_allowed(r, "GET, POST");
 		return;
 	case ADMIN_OTHER:
-		not_allowed(r, *name ? "GET, POST, DELETE" : "GET, POST");
+		api_not_allowed(r, *name ? "GET, POST, DELETE" : "GET, POST");
 		return;
 	}
 }
@@ -582,7 +585,7 @@ void api_answer(struct admin *a, const struct admin_request *request,
 		if (request->method == ADMIN_GET)
 			health(a, path + strlen("/health/"), r);
 		else
-			not_allowed(r, "GET");
+			api_not_allowed(r, "GET");
 		return;
 	}
 	if (refuse(a, request, r))
@@ -592,14 +595,17 @@ void api_answer(struct admin *a, const struct admin_request *request,
 		queues(a, request, r);
 		return;
 	}
+	if (store_answer(a, request, r))
+		return;
 	if (strcmp(path, "/metrics") && strcmp(path, "/api/v1/status")) {
 		give_error(r, 404,
 			   "nothing is here; there is /health/live, /metrics, "
-			   "/api/v1/status and " QUEUES);
+			   "/api/v1/status, /api/v1/store, /api/v1/damage, "
+			   "/api/v1/scrub and " QUEUES);
 		return;
 	}
 	if (request->method != ADMIN_GET) {
-		not_allowed(r, "GET");
+		api_not_allowed(r, "GET");
 		return;
 	}
 	if (!strcmp(path, "/api/v1/status")) {

@@ -1,10 +1,12 @@
 /* broker/admin/internal.h: between http.c, which speaks HTTP and knows
- * nothing of the broker, and api.c and metrics.c, which are the reverse. */
+ * nothing of the broker, and api.c, store.c and metrics.c, which are the
+ * reverse. */
 #ifndef BROKER_ADMIN_INTERNAL_H
 #define BROKER_ADMIN_INTERNAL_H
 
 #include <pthread.h>
 
+#include "base/json.h"
 #include "broker/admin/admin.h"
 
 #define ADMIN_BODY_BYTES_MAX (64u * 1024u)
@@ -67,6 +69,12 @@ struct admin {
 /* api.c */
 void api_answer(struct admin *, const struct admin_request *,
 		struct admin_response *);
+/* Takes the value; NULL: there was no memory for it. */
+void api_give_json(struct admin_response *, unsigned status, json_t *);
+void api_not_allowed(struct admin_response *, const char *allow);
+/* store.c: false when the path is another's. */
+bool store_answer(struct admin *, const struct admin_request *,
+		  struct admin_response *);
 /* access.c: 0, or the status to refuse with, the sentence in *ret_why. */
 unsigned access_check(struct admin *, const struct admin_request *,
 		      const char **ret_why);

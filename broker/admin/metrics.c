@@ -155,7 +155,6 @@ static void commit_latency(const struct log_stats *s, struct admin_text *t)
 static void journal(struct admin *a, struct admin_text *t)
 {
 	const struct log_stats *s = log_stats(a->options.log);
-	const struct store_stats *store = store_stats(a->options.store);
 
 	commit_latency(s, t);
 	counter(t, "holdfast_journal_frames_total",
@@ -185,20 +184,94 @@ static void journal(struct admin *a, struct admin_text *t)
 	gauge(t, "holdfast_journal_has_space",
 	      "0 while publishing is refused for lack of disk space.",
 	      (uint64_t)log_has_space(a->options.log));
-	gauge(t, "holdfast_store_segments",
-	      "Segments that hold something needed.",
-	      atomic_load(&store->segments_live));
+}
+
+/* ---- the store ---- */
+
+static void scrub(const struct store_stats *s, struct admin_text *t)
+{
+	counter(t, "holdfast_scrub_read_bytes_total",
+		"Bytes that the scrubber has read.",
+		atomic_load(&s->scrub_bytes));
+	counter(t, "holdfast_scrub_files_total",
+		"Files that the scrubber has checked.",
+		atomic_load(&s->scrub_files));
+	counter(t, "holdfast_scrub_rounds_total",
+		"Times that everything was read and checked.",
+		atomic_load(&s->scrub_rounds));
+	family(t, "holdfast_scrub_finished_timestamp_seconds", "gauge",
+	       "End of the last round since the epoch; 0: none yet.");
+	admin_text_add(t, "holdfast_scrub_finished_timestamp_seconds %.3f\n",
+		       (double)atomic_load(&s->scrub_finished_ms) / 1e3);
+	gauge(t, "holdfast_damage_places",
+	      "Places with data that cannot be read; see /api/v1/damage.",
+	      atomic_load(&s->damage));
+}
+
+static void extents(const struct store_stats *s, struct admin_text *t)
+{
+	gauge(t, "holdfast_store_extent_files",
+	      "Files that hold messages that stay.",
+	      atomic_load(&s->extent_files));
+	gauge(t, "holdfast_store_extent_bytes", "Size of these files.",
+	      atomic_load(&s->extent_bytes));
+	gauge(t, "holdfast_store_extent_live_bytes",
+	      "Bytes in these files that are still needed, about.",
+	      atomic_load(&s->extent_live_bytes));
+	counter(t, "holdfast_store_copied_messages_total",
+		"Messages moved into these files, again included.",
+		atomic_load(&s->copied_messages));
+	counter(t, "holdfast_store_copied_bytes_total",
+		"Bytes moved into these files, again included.",
+		atomic_load(&s->copied_bytes));
+	counter(t, "holdfast_store_fetched_messages_total",
+		"Messages read back from the disk.",
+		atomic_load(&s->fetched_messages));
+	counter(t, "holdfast_store_fetched_bytes_total",
+		"Bytes of messages read back from the disk.",
+		atomic_load(&s->fetched_bytes));
+	counter(t, "holdfast_store_fetch_read_bytes_total",
+		"Bytes read from the disk for that.",
+		atomic_load(&s->fetch_read_bytes));
+}
+
+static void store(struct admin *a, struct admin_text *t)
+{
+	const struct store_stats *s = store_stats(a->options.store);
+
+	gauge(t, "holdfast_store_files",
+	      "Segments and extent files that hold something needed.",
+	      atomic_load(&s->files_live));
+	gauge(t, "holdfast_store_messages", "Messages that are owed.",
+	      atomic_load(&s->live_messages));
+	gauge(t, "holdfast_store_message_bytes",
+	      "Bytes of messages that are owed.", atomic_load(&s->live_bytes));
+	gauge(t, "holdfast_store_memory_bytes",
+	      "Memory for what is known of queued messages.",
+	      atomic_load(&s->memory_bytes));
+	gauge(t, "holdfast_store_entries",
+	      "Messages that are known one by one.", atomic_load(&s->entries));
+	gauge(t, "holdfast_store_runs", "Runs of messages in extent files.",
+	      atomic_load(&s->runs));
+	counter(t, "holdfast_store_index_spills_total",
+		"Times that a part of memory went to the index.",
+		atomic_load(&s->index_spills));
+	gauge(t, "holdfast_store_behind",
+	      "1 while publishing waits for the store to move messages.",
+	      store_is_behind(a->options.store));
 	counter(t, "holdfast_store_checkpoints_total", "Checkpoints written.",
-		atomic_load(&store->checkpoints));
+		atomic_load(&s->checkpoints));
 	gauge(t, "holdfast_store_checkpoint_bytes",
 	      "Size of the newest checkpoint.",
-	      atomic_load(&store->checkpoint_bytes));
+	      atomic_load(&s->checkpoint_bytes));
 	gauge(t, "holdfast_store_applied_lsn",
 	      "The last record that the store has taken in.",
-	      atomic_load(&store->applied_lsn));
+	      atomic_load(&s->applied_lsn));
 	gauge(t, "holdfast_store_checkpoint_lsn",
 	      "The first record that the newest checkpoint does not cover.",
-	      atomic_load(&store->checkpoint_lsn));
+	      atomic_load(&s->checkpoint_lsn));
+	extents(s, t);
+	scrub(s, t);
 }
 
 static void disk(struct admin *a, struct admin_text *t)
@@ -212,6 +285,9 @@ static void disk(struct admin *a, struct admin_text *t)
 	gauge(t, "holdfast_disk_free_bytes",
 	      "Free space of the file system that holds the data.",
 	      fs.bytes_free);
+	gauge(t, "holdfast_disk_refusing",
+	      "1 while publishing is refused to leave room on the disk.",
+	      atomic_load(&log_stats(a->options.log)->disk_refusing));
 }
 
 /* ---- the broker ---- */
@@ -352,6 +428,7 @@ void metrics_write(struct admin *a, struct admin_text *t)
 	process(a, t);
 	disk(a, t);
 	journal(a, t);
+	store(a, t);
 	broker(a, t);
 	queues(a, t);
 }

@@ -29,6 +29,8 @@ static struct {
 	const char *password;
 } cast;
 
+static struct store_damage fake_damage[2];
+static unsigned fake_damage_count, scrubs;
 static struct log_stats fake_log_stats;
 static struct store_stats fake_store_stats;
 
@@ -117,6 +119,27 @@ const struct log_stats *log_stats(const struct log *log)
 const struct store_stats *store_stats(const struct store *store)
 {
 	return &fake_store_stats;
+}
+
+bool store_is_behind(const struct store *store)
+{
+	return false;
+}
+
+void store_scrub_now(struct store *store)
+{
+	scrubs++;
+}
+
+int store_each_damage(struct store *store,
+		      int (*each)(void *ctx, const struct store_damage *),
+		      void *ctx)
+{
+	int err = 0;
+
+	for (unsigned i = 0; !err && i < fake_damage_count; i++)
+		err = each(ctx, &fake_damage[i]);
+	return err;
 }
 
 unsigned core_shard_count(const struct core *core)
@@ -641,6 +664,86 @@ static void check_exposition(void)
 		}
 	}
 	free(text);
+}
+
+TEST("damage is listed with the names of its queues")
+{
+	json_t *j, *rows, *row;
+
+	begin();
+	cast.queue_count = 4;
+	fake_damage[0] = (struct store_damage){
+		.queue = 2,
+		.first_ref = record_ref(4, 17),
+		.last_ref = record_ref(4, 19),
+		.file = "extents/00000001-00000002.ext",
+		.offset = 4096,
+		.bytes = 65568,
+		.err = -E_CORRUPT,
+		.found_ms = 5,
+	};
+	fake_damage[1] = (struct store_damage){
+		.first_lsn = 7, .last_lsn = 9, .err = -EIO};
+	fake_damage_count = 2;
+	assert_int_equal(get("/api/v1/damage"), 200);
+	fake_damage_count = 0;
+	j = json();
+	rows = json_object_get(j, "damage");
+	assert_int_equal(json_array_size(rows), 2);
+	row = json_array_get(rows, 0);
+	assert_string_equal(json_string_value(json_object_get(row, "queue")),
+			    "q00002");
+	assert_int_equal(json_integer_value(json_object_get(row, "priority")),
+			 4);
+	assert_int_equal(
+		json_integer_value(json_object_get(row, "first_number")), 17);
+	assert_int_equal(
+		json_integer_value(json_object_get(row, "last_number")), 19);
+	assert_string_equal(json_string_value(json_object_get(row, "file")),
+			    "extents/00000001-00000002.ext");
+	row = json_array_get(rows, 1);
+	assert_true(json_is_null(json_object_get(row, "queue")));
+	assert_int_equal(json_integer_value(json_object_get(row, "last_lsn")),
+			 9);
+	json_decref(j);
+	assert_int_equal(post("/api/v1/damage", NULL), 405);
+	end();
+}
+
+TEST("a round of scrubbing is begun by asking, and only by those who may")
+{
+	begin();
+	scrubs = 0;
+	assert_int_equal(get("/api/v1/scrub"), 405);
+	assert_int_equal(ask("POST /api/v1/scrub", "", NULL), 403);
+	assert_int_equal(scrubs, 0);
+	assert_int_equal(post("/api/v1/scrub", NULL), 202);
+	assert_int_equal(scrubs, 1);
+	end();
+}
+
+TEST("the store's numbers are given as they are")
+{
+	json_t *j;
+
+	begin();
+	fake_store_stats.extent_files = 12;
+	fake_store_stats.damage = 3;
+	fake_store_stats.scrub_rounds = 2;
+	assert_int_equal(get("/api/v1/store"), 200);
+	j = json();
+	assert_int_equal(json_integer_value(json_object_get(j, "extent_files")),
+			 12);
+	assert_int_equal(json_integer_value(json_object_get(j, "damage")), 3);
+	assert_int_equal(json_integer_value(json_object_get(
+				 json_object_get(j, "scrub"), "rounds")),
+			 2);
+	json_decref(j);
+	assert_int_equal(get("/metrics"), 200);
+	says("\nholdfast_damage_places 3\n");
+	says("\nholdfast_store_extent_files 12\n");
+	says("\nholdfast_scrub_rounds_total 2\n");
+	end();
 }
 
 TEST("the metrics are a well-formed exposition")
