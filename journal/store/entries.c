@@ -1,4 +1,4 @@
-/* journal/store/entries.c: the messages of one queue, by rising ref.
+/* journal/store/entries.c: the messages of one lane, by rising ref.
  *
  * Rules that entries_check() verifies:
  *   1. Bases rise strictly along the used slots; all refs in a chunk are at
@@ -203,20 +203,29 @@ static void squeeze_slots(struct entries *e)
 	e->hollow = 0;
 }
 
+struct removal {
+	uint64_t first, last;
+	/* One of them, or none. */
+	void (*gone)(void *ctx, struct entry *);
+	bool (*leaves)(void *ctx, struct entry *);
+	void *ctx;
+};
+
 /* Returns how many left the chunk. */
-static unsigned remove_from(struct entries_slot *s, uint64_t first,
-			    uint64_t last,
-			    void (*gone)(void *ctx, struct entry *), void *ctx)
+static unsigned remove_from(struct entries_slot *s, const struct removal *r)
 {
 	struct entries_chunk *c = s->chunk;
 	unsigned removed = 0;
 
-	for (unsigned i = entry_for(s, first);
-	     i < c->count && s->base + c->entries[i].ref_delta <= last; i++) {
+	for (unsigned i = entry_for(s, r->first);
+	     i < c->count && s->base + c->entries[i].ref_delta <= r->last;
+	     i++) {
 		if (c->entries[i].dead)
 			continue;
-		if (gone)
-			gone(ctx, &c->entries[i]);
+		if (r->leaves && !r->leaves(r->ctx, &c->entries[i]))
+			continue;
+		if (r->gone)
+			r->gone(r->ctx, &c->entries[i]);
 		c->entries[i].dead = 1;
 		removed++;
 	}
@@ -224,18 +233,17 @@ static unsigned remove_from(struct entries_slot *s, uint64_t first,
 	return removed;
 }
 
-void entries_remove(struct entries *e, uint64_t first, uint64_t last,
-		    void (*gone)(void *ctx, struct entry *), void *ctx)
+static void remove_all(struct entries *e, const struct removal *r)
 {
-	if (e->head == e->end || first > last)
+	if (e->head == e->end || r->first > r->last)
 		return;
-	for (size_t i = slot_for(e, first);
-	     i < e->end && e->slots[i].base <= last; i++) {
+	for (size_t i = slot_for(e, r->first);
+	     i < e->end && e->slots[i].base <= r->last; i++) {
 		struct entries_slot *s = &e->slots[i];
 
 		if (!s->chunk)
 			continue;
-		e->live -= remove_from(s, first, last, gone, ctx);
+		e->live -= remove_from(s, r);
 		if (s->chunk->live) {
 			squeeze_chunk(s);
 			continue;
@@ -247,14 +255,43 @@ void entries_remove(struct entries *e, uint64_t first, uint64_t last,
 	squeeze_slots(e);
 }
 
+void entries_remove(struct entries *e, uint64_t first, uint64_t last,
+		    void (*gone)(void *ctx, struct entry *), void *ctx)
+{
+	const struct removal r = {
+		.first = first, .last = last, .gone = gone, .ctx = ctx};
+
+	remove_all(e, &r);
+}
+
+void entries_remove_some(struct entries *e, uint64_t first, uint64_t last,
+			 bool (*leaves)(void *ctx, struct entry *), void *ctx)
+{
+	const struct removal r = {
+		.first = first, .last = last, .leaves = leaves, .ctx = ctx};
+
+	remove_all(e, &r);
+}
+
 int entries_each(const struct entries *e,
 		 int (*each)(void *ctx, uint64_t ref, const struct entry *),
 		 void *ctx)
 {
-	for (size_t i = e->head; i < e->end; i++) {
-		const struct entries_slot *s = &e->slots[i];
+	return entries_each_from(e, 0, each, ctx);
+}
 
-		for (unsigned k = 0; s->chunk && k < s->chunk->count; k++) {
+int entries_each_from(const struct entries *e, uint64_t first,
+		      int (*each)(void *ctx, uint64_t ref,
+				  const struct entry *),
+		      void *ctx)
+{
+	if (e->head == e->end)
+		return 0;
+	for (size_t i = slot_for(e, first); i < e->end; i++) {
+		const struct entries_slot *s = &e->slots[i];
+		unsigned k = s->chunk ? entry_for(s, first) : 0;
+
+		for (; s->chunk && k < s->chunk->count; k++) {
 			const struct entry *entry = &s->chunk->entries[k];
 			int err;
 
@@ -266,6 +303,18 @@ int entries_each(const struct entries *e,
 		}
 	}
 	return 0;
+}
+
+size_t entries_bytes(const struct entries *e)
+{
+	size_t bytes = e->capacity * sizeof(*e->slots);
+
+	for (size_t i = e->head; i < e->end; i++)
+		if (e->slots[i].chunk)
+			bytes += sizeof(struct entries_chunk) +
+				 e->slots[i].chunk->capacity *
+					 sizeof(struct entry);
+	return bytes;
 }
 
 static unsigned check_chunk(const struct entries_slot *s, uint64_t *ret_last)

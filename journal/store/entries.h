@@ -11,6 +11,8 @@
 #ifndef JOURNAL_STORE_ENTRIES_H
 #define JOURNAL_STORE_ENTRIES_H
 
+#include <stdbool.h>
+
 #include "base/base.h"
 #include "base/err.h"
 
@@ -54,6 +56,9 @@ struct entry *entries_find(const struct entries *, uint64_t ref);
  * may be NULL, and must not touch these entries. */
 void entries_remove(struct entries *, uint64_t first, uint64_t last,
 		    void (*gone)(void *ctx, struct entry *), void *ctx);
+/* The same, but those for which leaves() is false stay; it sees each. */
+void entries_remove_some(struct entries *, uint64_t first, uint64_t last,
+			 bool (*leaves)(void *ctx, struct entry *), void *ctx);
 /* In ref order; stops at and returns each()'s first non-zero value. */
 int entries_each(const struct entries *,
 		 int (*each)(void *ctx, uint64_t ref, const struct entry *),
