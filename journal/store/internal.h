@@ -73,9 +73,13 @@ void store_idle(struct store *);
 
 /* ---- compact.c: what is moved to extents, and when ---- [store] */
 MUST_CHECK int compact_create(struct store *, struct compact **ret);
-/* Something was applied, or time has passed: begin a step if one is due.
- * Bounded work. */
+/* Before the loops run, once they are known. */
+MUST_CHECK int compact_start(struct store *);
+/* Something was applied: begin a step if one is due.  Bounded work, and next
+ * to none unless a segment has been closed. */
 void compact_consider(struct store *);
+/* The same, with a look at all files: what is live in them has changed. */
+void compact_look(struct store *);
 bool compact_is_busy(const struct compact *);
 /* Begin nothing more; store_idle() when nothing is under way. */
 void compact_stop(struct store *);
@@ -105,6 +109,7 @@ struct plan_entry { /* a message in the journal, or in pieces */
 	struct store_message message; /* strings, extra and piece_bytes belong
 					 to the plan */
 	struct log_loc loc;
+	void *data; /* where they are; NULL: there are none */
 };
 
 struct plan { /* made on the store's thread, then the reader's alone */
@@ -125,8 +130,10 @@ struct plan { /* made on the store's thread, then the reader's alone */
 	/* For a piece. */
 	struct log_loc piece;
 };
+/* What is next in fetch's range from the ref `from` on.  A step of bounded
+ * work: there may be nothing in it and more behind plan->next. */
 MUST_CHECK int plan_fetch(struct state *, const struct store_fetch *,
-			  struct plan **ret);
+			  uint64_t from, struct plan **ret);
 /* -ENOENT: no such piece any more. */
 MUST_CHECK int plan_piece(struct state *, const struct store_piece *,
 			  struct plan **ret);

@@ -9,14 +9,15 @@
  * needed to replay from either: a segment goes when nothing in it is live and
  * it ends before the position of the OLDER of the two.  Nothing here is
  * deleted but after a claim check.  Killed after any line, recovery finds two
- * checkpoints or three, whole, or the whole journal. */
+ * checkpoints or three, whole, or the whole journal.  For extent files see
+ * compact.c. */
 #include "journal/store/store.h"
 
 #include <inttypes.h>
 #include <stdarg.h>
 #include <string.h>
 
-#include "journal/store/recovery.h"
+#include "journal/store/internal.h"
 
 #define CHECKPOINT_BYTES_DEFAULT (256u * 1024u * 1024u)
 #define CHECKPOINT_NS_DEFAULT (30u * 1000000000ull)
@@ -25,80 +26,66 @@
 /* On a full disk acknowledgements eat the reserve, one block each, and only
  * checkpoints give segments back. */
 #define CHECKPOINT_BYTES_URGENT (1024u * 1024u)
-/* A checkpoint holds every queued message, so with a large backlog one is
- * worth writing only after so many times its size in journal, and after so
- * many times what it took: the cost stays a bounded share of the work. */
-#define CHECKPOINT_BYTES_RATIO 24u
-#define CHECKPOINT_NS_RATIO 20u
+#define MEMORY_BYTES_DEFAULT (64u * 1024u * 1024u)
+#define HOT_BYTES_DEFAULT (512u * 1024u * 1024u)
+#define HOT_NS_DEFAULT (60u * 1000000000ull)
+#define EXTENT_BYTES_DEFAULT (64u * 1024u * 1024u)
+#define EXTENT_BYTES_MAX (1024u * 1024u * 1024u)
+#define SCRUB_BYTES_DEFAULT (32u * 1024u * 1024u)
 #define INBOX_BYTES_MAX (64u * 1024u * 1024u)
 
-struct store {
-	struct store_options options;
-	char *dir;
-	struct checkpoint_place place;
-	struct log *log;
-	struct state state;
-	char why[RECOVERY_TEXT_BYTES], warning[RECOVERY_TEXT_BYTES];
-
-	/* Any thread: batches newest first, linked through their mail. */
-	_Atomic(struct loop_mail *) inbox;
-	_Atomic uint64_t inbox_bytes;
-	_Atomic(struct loop *) loop;
-	_Atomic bool posted;
-	struct loop_mail mail;
-	struct store_stats stats;
-
-	/* The store's loop. */
-	struct log_position position; /* behind the last applied batch */
-	bool positioned, failed;
-	struct loop_timer timer;
-	uint64_t checkpoint_at_ns; /* when the last one was begun */
-	uint64_t journal_bytes;	   /* since then */
-	uint64_t changes_covered;  /* state.changes then */
-	bool segments_waiting;	   /* dead ones that the older does not cover */
-	struct checkpoint_file kept[2]; /* newest first */
-	size_t kept_count;
-
-	/* The checkpoint whose record is being committed. */
-	bool recording;
-	struct checkpoint_file written;
-	uint64_t written_bytes;
-	uint64_t write_ns; /* what the last one took */
-	uint8_t meta[RECORD_CHECKPOINT_ROOM];
-	struct log_append append;
-	struct log_note note;
-
-	bool stopping;
-	struct loop_task stop_task;
-	void (*stop_done)(void *ctx);
-	void *stop_ctx;
-};
-
 /* ---- life ---- */
+
+static void default_to(uint64_t *option, uint64_t value)
+{
+	if (!*option)
+		*option = value;
+}
+
+static void set_options(struct store *s, const struct store_options *options)
+{
+	struct store_options *o = &s->options;
+
+	*o = *options;
+	o->dir = s->dir;
+	default_to(&o->memory_bytes, MEMORY_BYTES_DEFAULT);
+	default_to(&o->checkpoint_bytes, CHECKPOINT_BYTES_DEFAULT);
+	default_to(&o->checkpoint_ns, CHECKPOINT_NS_DEFAULT);
+	default_to(&o->hot_bytes, HOT_BYTES_DEFAULT);
+	default_to(&o->hot_ns, HOT_NS_DEFAULT);
+	default_to(&o->extent_bytes, EXTENT_BYTES_DEFAULT);
+	default_to(&o->scrub_bytes_per_s, SCRUB_BYTES_DEFAULT);
+	o->extent_bytes = base_min(o->extent_bytes, EXTENT_BYTES_MAX);
+	s->place.dir = s->dir;
+	s->place.identity.io = o->io;
+	s->place.identity.master = o->master;
+	s->state.index = o->index;
+	s->state.detail_bytes_max = o->memory_bytes / 4;
+}
 
 int store_create(const struct store_options *options, struct store **ret)
 {
 	struct store *s = calloc(1, sizeof(*s));
+	int err;
 
 	if (!s)
 		return -ENOMEM;
-	s->dir = strdup(options->dir);
-	if (!s->dir) {
-		free(s);
-		return -ENOMEM;
-	}
-	s->options = *options;
-	if (!s->options.checkpoint_bytes)
-		s->options.checkpoint_bytes = CHECKPOINT_BYTES_DEFAULT;
-	if (!s->options.checkpoint_ns)
-		s->options.checkpoint_ns = CHECKPOINT_NS_DEFAULT;
-	s->options.dir = s->dir;
-	s->place.dir = s->dir;
-	s->place.identity.io = options->io;
-	s->place.identity.master = options->master;
 	state_init(&s->state);
-	*ret = s;
-	return 0;
+	s->dir = strdup(options->dir);
+	err = s->dir ? 0 : -ENOMEM;
+	if (!err) {
+		set_options(s, options);
+		err = quarantine_create(&s->quarantine);
+	}
+	if (!err)
+		err = compact_create(s, &s->compact);
+	if (!err)
+		err = scrub_create(s, &s->scrub);
+	if (err)
+		store_free(s);
+	else
+		*ret = s;
+	return err;
 }
 
 static struct loop_mail *take_inbox(struct store *s)
@@ -132,6 +119,9 @@ void store_free(struct store *s)
 		next = m->next;
 		free_batch(s, container_of(m, struct log_batch, mail));
 	}
+	scrub_free(s->scrub);
+	compact_free(s->compact);
+	quarantine_free(s->quarantine);
 	state_fini(&s->state);
 	free(s->dir);
 	free(s);
@@ -163,94 +153,214 @@ static void update_stats(struct store *s)
 
 	t->live_messages = s->state.live_messages;
 	t->live_bytes = s->state.live_bytes;
-	t->segments_live = s->state.live_segments;
+	t->files_live = s->state.live_files;
 	t->applied_lsn = s->position.lsn;
+	t->memory_bytes = state_memory(&s->state);
+	t->entries = s->state.entry_count;
+	t->runs = s->state.run_count;
+	t->index_spills = s->state.detail_spills;
+}
+
+/* A walk, so not with every batch. */
+static void update_file_stats(struct store *s)
+{
+	uint64_t files = 0, bytes = 0, live = 0;
+
+	for (size_t i = 0; i < s->state.file_count; i++) {
+		const struct state_file *f = &s->state.files[i];
+
+		if (!f->key || !store_is_extent(f->key))
+			continue;
+		files++;
+		bytes += f->bytes;
+		live += f->live_bytes;
+	}
+	s->stats.extent_files = files;
+	s->stats.extent_bytes = bytes;
+	s->stats.extent_live_bytes = live;
 }
 
 /* ---- recovery ---- */
 
-static int make_directory(struct store *s)
+static int make_directory(struct store *s, const char *name)
 {
 	char path[CHECKPOINT_PATH_MAX];
-	int n = snprintf(path, sizeof(path), "%s/" CHECKPOINT_DIR, s->dir);
-	int err;
+	int n = snprintf(path, sizeof(path), "%s/%s", s->dir, name);
+	int err = n < 0 || n >= (int)sizeof(path) ? -ENAMETOOLONG : 0;
 
-	if (n < 0 || n >= (int)sizeof(path))
-		return -ENAMETOOLONG;
-	err = io_mkdir(s->options.io, path);
-	return err ? err : io_sync_dir(s->options.io, s->dir);
+	if (!err)
+		err = io_mkdir(s->options.io, path);
+	if (err)
+		snprintf(s->why, sizeof(s->why), "%.300s/%s cannot be made: %s",
+			 s->dir, name, err_str(err));
+	return err;
 }
 
-struct needed {
-	const struct state *state;
-	uint64_t found;
+/* What is needed and not there. */
+struct missing {
+	struct store *store;
+	uint64_t files, messages;
+	uint64_t key;	  /* the oldest of them */
+	bool is_short;	  /* that one is there, but not all of it */
+	uint64_t bytes;	  /* of it */
+	size_t at;	  /* in sorted */
+	uint64_t *sorted; /* keys of live segments */
+	size_t count;
 };
 
-static int count_needed(void *ctx, const struct log_segment_info *info)
+static void note_missing(struct missing *m, const struct state_file *f,
+			 bool is_short, uint64_t bytes)
 {
-	struct needed *n = ctx;
+	m->messages += f->live;
+	if (m->files++ && m->key < f->key)
+		return;
+	m->key = f->key;
+	m->is_short = is_short;
+	m->bytes = bytes;
+}
 
-	n->found += state_segment_live(n->state, info->key);
+static void note_segments_before(struct missing *m, uint64_t key)
+{
+	for (; m->at < m->count && m->sorted[m->at] < key; m->at++)
+		note_missing(
+			m, state_find_file(&m->store->state, m->sorted[m->at]),
+			false, 0);
+}
+
+static int meet_segment(void *ctx, const struct log_segment_info *info)
+{
+	struct missing *m = ctx;
+
+	note_segments_before(m, info->key);
+	if (m->at < m->count && m->sorted[m->at] == info->key)
+		m->at++;
 	return 0;
 }
 
-static int is_segment(void *ctx, const struct log_segment_info *info)
+static int by_key(const void *a, const void *b)
 {
-	const uint64_t *key = ctx;
+	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
 
-	return info->key == *key;
+	return x < y ? -1 : x > y;
 }
 
 /* The replay opens no segment that lies wholly before the checkpoint, so one
  * of those could be gone without anyone noticing before a consumer does. */
-static int check_segments(struct store *s)
+static int check_segments(struct missing *m)
 {
-	const struct state_segment *first = NULL;
-	struct needed needed = {.state = &s->state};
-	uint64_t missing = 0;
-	int found;
+	const struct state *state = &m->store->state;
+	int err;
 
-	found = log_each_segment(s->log, count_needed, &needed);
-	if (found < 0 || needed.found == s->state.live_segments)
-		return found;
-	for (size_t i = 0; i < s->state.segment_count; i++) {
-		const struct state_segment *g = &s->state.segments[i];
-		uint64_t key = g->key;
+	m->sorted = calloc(state->file_count + 1, sizeof(*m->sorted));
+	if (!m->sorted)
+		return -ENOMEM;
+	for (size_t i = 0; i < state->file_count; i++) {
+		const struct state_file *f = &state->files[i];
 
-		if (!g->live)
-			continue;
-		found = log_each_segment(s->log, is_segment, &key);
-		if (found < 0)
-			return found;
-		if (found)
-			continue;
-		missing++;
-		if (!first || key < first->key)
-			first = g;
+		if (f->key && f->live && !store_is_extent(f->key))
+			m->sorted[m->count++] = f->key;
 	}
-	if (!first)
+	qsort(m->sorted, m->count, sizeof(*m->sorted), by_key);
+	err = log_each_segment(m->store->log, meet_segment, m);
+	if (!err)
+		note_segments_before(m, UINT64_MAX);
+	free(m->sorted);
+	m->sorted = NULL;
+	return err;
+}
+
+static int check_extent(struct missing *m, const struct state_file *f)
+{
+	struct store *s = m->store;
+	char path[CHECKPOINT_PATH_MAX];
+	struct io_file *file;
+	uint64_t bytes = 0;
+	int err = extent_path(s->dir, f->key, path, sizeof(path));
+
+	if (!err)
+		err = io_open(s->options.io, path, IO_READ, &file);
+	if (err == -ENOENT) {
+		note_missing(m, f, false, 0);
 		return 0;
+	}
+	if (!err) {
+		err = io_size(file, &bytes);
+		io_close(file);
+	}
+	if (!err && bytes != f->bytes)
+		note_missing(m, f, true, bytes);
+	if (err)
+		snprintf(s->why, sizeof(s->why), "%.400s cannot be opened: %s",
+			 path, err_str(err));
+	return err;
+}
+
+static int refuse_missing(const struct missing *m)
+{
+	struct store *s = m->store;
+	char name[64], extent[EXTENT_NAME_BYTES], what[64] = "is missing";
+
+	if (store_is_extent(m->key)) {
+		extent_name(m->key, extent);
+		snprintf(name, sizeof(name), EXTENT_DIR "/%s", extent);
+	} else {
+		snprintf(name, sizeof(name), "segments/%08x-%08x.log",
+			 (unsigned)(m->key >> 32), (unsigned)m->key);
+	}
+	if (m->is_short)
+		snprintf(what, sizeof(what),
+			 "has %" PRIu64 " bytes and should have %" PRIu64,
+			 m->bytes, state_find_file(&s->state, m->key)->bytes);
 	snprintf(s->why, sizeof(s->why),
-		 "segments/%08x-%08x.log is missing in %.300s, and with it "
-		 "%" PRIu64 " queued messages or parts of them (%" PRIu64
-		 " segments are missing in all): restore it from a backup",
-		 (unsigned)(first->key >> 32), (unsigned)first->key, s->dir,
-		 first->live, missing);
+		 "%s %s in %.200s (%" PRIu64 " such files in all), and with it "
+		 "%" PRIu64 " queued messages or parts of them: restore it "
+		 "from a backup, or copy what is left to a new directory with "
+		 "\"holdfast journal salvage\"",
+		 name, what, s->dir, m->files, m->messages);
 	return -E_LOST;
+}
+
+static int check_files(struct store *s)
+{
+	struct missing m = {.store = s};
+	int err = check_segments(&m);
+
+	if (err)
+		snprintf(s->why, sizeof(s->why),
+			 "the segments in %.300s cannot be looked through: %s",
+			 s->dir, err_str(err));
+	for (size_t i = 0; !err && i < s->state.file_count; i++) {
+		const struct state_file *f = &s->state.files[i];
+
+		if (f->key && f->live && store_is_extent(f->key))
+			err = check_extent(&m, f);
+	}
+	return err ? err : m.files ? refuse_missing(&m) : 0;
+}
+
+static int make_directories(struct store *s)
+{
+	int err = make_directory(s, CHECKPOINT_DIR);
+
+	if (!err)
+		err = make_directory(s, EXTENT_DIR);
+	if (err)
+		return err;
+	err = io_sync_dir(s->options.io, s->dir);
+	if (err)
+		snprintf(s->why, sizeof(s->why), "%.300s cannot be synced: %s",
+			 s->dir, err_str(err));
+	return err;
 }
 
 int store_recover(struct store *s, struct log *log)
 {
 	struct recovery r = {
 		.place = &s->place, .log = log, .state = &s->state};
-	int err = make_directory(s);
+	int err = make_directories(s);
 
-	if (err) {
-		snprintf(s->why, sizeof(s->why),
-			 "%s/" CHECKPOINT_DIR " cannot be made: %s", s->dir,
-			 err_str(err));
+	if (err)
 		return err;
-	}
 	s->log = log;
 	s->place.identity.cluster_id = log_cluster_id(log);
 	err = recovery_run(&r);
@@ -261,18 +371,13 @@ int store_recover(struct store *s, struct log *log)
 	memcpy(s->kept, r.kept, sizeof(s->kept));
 	s->kept_count = r.kept_count;
 	state_restart(&s->state);
-	err = check_segments(s);
-	if (err) {
-		if (!s->why[0])
-			snprintf(s->why, sizeof(s->why),
-				 "the segments in %.300s cannot be looked "
-				 "through: %s",
-				 s->dir, err_str(err));
+	err = check_files(s);
+	if (err)
 		return err;
-	}
 	if (s->kept_count)
 		s->stats.checkpoint_lsn = s->kept[0].lsn;
 	update_stats(s);
+	update_file_stats(s);
 	return 0;
 }
 
@@ -295,8 +400,24 @@ int store_each_address(struct store *s,
 	return err;
 }
 
+static void describe_lane(const struct state_lane *lane, unsigned priority,
+			  struct store_lane *ret)
+{
+	uint64_t begin = record_ref(priority, 1);
+
+	*ret = (struct store_lane){.first = begin, .next = begin};
+	if (!lane)
+		return;
+	ret->next = record_ref(priority, lane->next);
+	ret->messages = lane->live;
+	ret->expiry_ms = state_lane_expiry(lane);
+	ret->first = state_lane_first(lane, begin);
+	if (!ret->first)
+		ret->first = ret->next;
+}
+
 int store_each_queue(struct store *s,
-		     int (*each)(void *ctx, const struct record_queue *),
+		     int (*each)(void *ctx, const struct store_queue *),
 		     void *ctx)
 {
 	void **all = idmap_sorted(&s->state.queues);
@@ -305,90 +426,22 @@ int store_each_queue(struct store *s,
 	ASSERT(!s->loop);
 	for (size_t i = 0; !err && i < s->state.queues.count; i++) {
 		const struct state_queue *q = all[i];
+		struct store_queue shown = {.record = q->record,
+					    .bytes = q->bytes};
 
-		err = each(ctx, &q->record);
+		for (unsigned p = 0; p < RECORD_PRIORITIES; p++) {
+			describe_lane(q->lanes[p], p, &shown.lanes[p]);
+			shown.messages += shown.lanes[p].messages;
+		}
+		err = each(ctx, &shown);
 	}
 	free(all);
 	return err;
 }
 
-struct walk {
-	const struct state *state;
-	int (*each)(void *ctx, const struct store_message *);
-	void *ctx;
-	struct log_loc *pieces;
-	uint32_t piece_capacity;
-};
-
-/* Pieces are kept in a shorter form; the caller sees them as locations. */
-static int walk_pieces(struct walk *w, const struct state_upload *u)
-{
-	struct log_loc *grown;
-
-	if (u->piece_count > w->piece_capacity) {
-		grown = realloc(w->pieces, u->piece_count * sizeof(*grown));
-		if (!grown)
-			return -ENOMEM;
-		w->pieces = grown;
-		w->piece_capacity = u->piece_count;
-	}
-	for (uint32_t i = 0; i < u->piece_count; i++)
-		w->pieces[i] = state_loc(w->state, &u->pieces[i]);
-	return 0;
-}
-
-static int walk_entry(void *ctx, uint64_t ref, const struct entry *e)
-{
-	const struct state_upload *u = e->more ? e->more->upload : NULL;
-	struct walk *w = ctx;
-	struct store_message m = {
-		.ref = ref,
-		.props.expiry_ms = e->expiry_ms,
-		.props.arrived_ms = e->arrived_ms,
-		.props.priority = e->priority,
-		.props.durable = e->durable,
-		.props.format = e->format,
-		.bytes = state_entry_bytes(e),
-		.deliveries = e->deliveries,
-		.origin = state_entry_origin(e),
-	};
-	int err = 0;
-
-	if (e->more) {
-		m.extra_len = e->more->extra_len;
-		m.extra = m.extra_len ? e->more->data : NULL;
-	}
-	if (u) {
-		err = walk_pieces(w, u);
-		m.upload = u->id;
-		m.piece_count = u->piece_count;
-		m.pieces = w->pieces;
-	} else {
-		m.loc = state_loc(w->state, &e->place);
-	}
-	return err ? err : w->each(w->ctx, &m);
-}
-
-int store_each_message(struct store *s, uint64_t queue,
-		       int (*each)(void *ctx, const struct store_message *),
-		       void *ctx)
-{
-	const struct state_queue *q = idmap_get(&s->state.queues, queue);
-	struct walk w = {.state = &s->state, .each = each, .ctx = ctx};
-	int err;
-
-	ASSERT(!s->loop);
-	if (!q)
-		return 0;
-	err = entries_each(&q->entries, walk_entry, &w);
-	free(w.pieces);
-	return err;
-}
-
 /* ---- failure and the end ---- */
 
-static PRINTF_LIKE(3, 4) void fail(struct store *s, int err, const char *fmt,
-				   ...)
+void store_fail(struct store *s, int err, const char *fmt, ...)
 {
 	va_list args;
 
@@ -405,8 +458,19 @@ static PRINTF_LIKE(3, 4) void fail(struct store *s, int err, const char *fmt,
 static void finish_stop(struct loop_task *task)
 {
 	struct store *s = container_of(task, struct store, stop_task);
+	void (*done)(void *ctx) = s->stop_done;
 
-	s->stop_done(s->stop_ctx);
+	s->stop_done = NULL;
+	if (done)
+		done(s->stop_ctx);
+}
+
+void store_idle(struct store *s)
+{
+	ASSERT(loop_is_current(s->loop));
+	if (s->stop_done && !s->recording && !compact_is_busy(s->compact) &&
+	    !scrub_is_busy(s->scrub))
+		loop_defer(s->loop, &s->stop_task);
 }
 
 /* ---- segments ---- */
@@ -426,7 +490,7 @@ static int consider_segment(void *ctx, const struct log_segment_info *info)
 	size_t capacity;
 
 	if (info->active || !info->end_lsn ||
-	    state_segment_live(&s->state, info->key))
+	    state_file_live(&s->state, info->key))
 		return 0;
 	/* Strictly before: the segment in which the older checkpoint's replay
 	 * begins ends at that LSN when nothing more was written to it, and
@@ -454,6 +518,13 @@ static int drop_segments(struct store *s)
 
 	if (!err && d.count)
 		err = log_drop(s->log, d.keys, d.count);
+	for (size_t i = 0; !err && i < d.count; i++) {
+		char file[64];
+
+		snprintf(file, sizeof(file), "segments/%08x-%08x.log",
+			 (unsigned)(d.keys[i] >> 32), (unsigned)d.keys[i]);
+		quarantine_forget_file(s, file);
+	}
 	s->segments_waiting = d.waiting;
 	free(d.keys);
 	return err;
@@ -468,8 +539,7 @@ static bool out_of_space(int err)
 
 static void set_timer(struct store *s)
 {
-	uint64_t ns = base_max(s->options.checkpoint_ns,
-			       CHECKPOINT_NS_RATIO * s->write_ns);
+	uint64_t ns = s->options.checkpoint_ns;
 
 	if (!log_has_space(s->log))
 		ns = base_min(ns, CHECKPOINT_NS_URGENT);
@@ -499,14 +569,28 @@ static void checkpoint_counts(struct store *s)
 	s->stats.checkpoint_bytes = s->written_bytes;
 	err = remove_files(s);
 	if (err) {
-		fail(s, err, "old checkpoints in %s cannot be removed: %s",
-		     s->dir, err_str(err));
+		store_fail(s, err,
+			   "old checkpoints in %s cannot be removed: %s",
+			   s->dir, err_str(err));
+		return;
+	}
+	err = compact_remove_dead(s);
+	if (err) {
+		store_fail(s, err,
+			   "an extent file in %s/" EXTENT_DIR
+			   " cannot be removed: %s",
+			   s->dir, err_str(err));
 		return;
 	}
 	err = drop_segments(s);
-	if (err)
-		fail(s, err, "a journal segment in %s cannot be removed: %s",
-		     s->dir, err_str(err));
+	if (err) {
+		store_fail(s, err,
+			   "a journal segment in %s cannot be removed: %s",
+			   s->dir, err_str(err));
+		return;
+	}
+	update_file_stats(s);
+	compact_look(s);
 }
 
 static void recorded(struct loop_mail *mail)
@@ -521,8 +605,7 @@ static void recorded(struct loop_mail *mail)
 		s->failed = true;
 	else if (!s->failed)
 		checkpoint_counts(s);
-	if (s->stopping)
-		loop_defer(s->loop, &s->stop_task);
+	store_idle(s);
 }
 
 static void record_checkpoint(struct store *s,
@@ -571,7 +654,6 @@ static void write_checkpoint(struct store *s)
 	err = checkpoint_write(&s->place, &s->state, &s->position,
 			       log_epoch(s->log), &s->written, hash,
 			       &s->written_bytes);
-	s->write_ns = io_now_ns(loop_io(s->loop)) - s->checkpoint_at_ns;
 	set_timer(s);
 	if (out_of_space(err)) {
 		/* Not a loss: the journal is the truth.  What a crash left
@@ -581,8 +663,8 @@ static void write_checkpoint(struct store *s)
 			return;
 	}
 	if (err) {
-		fail(s, err, "a checkpoint cannot be written in %s: %s", s->dir,
-		     err_str(err));
+		store_fail(s, err, "a checkpoint cannot be written in %s: %s",
+			   s->dir, err_str(err));
 		return;
 	}
 	s->changes_covered = s->state.changes;
@@ -605,9 +687,7 @@ static void consider_checkpoint(struct store *s)
 
 	if (!worth_a_checkpoint(s))
 		return;
-	if (s->journal_bytes >=
-		    base_max(s->options.checkpoint_bytes,
-			     CHECKPOINT_BYTES_RATIO * s->written_bytes) ||
+	if (s->journal_bytes >= s->options.checkpoint_bytes ||
 	    (!log_has_space(s->log) &&
 	     (age_ns >= CHECKPOINT_NS_URGENT ||
 	      s->journal_bytes >=
@@ -627,7 +707,7 @@ static void apply_batch(struct store *s, struct log_batch *b)
 	int err = s->failed ? 0 : log_batch_each(b, apply_record, &s->state);
 
 	if (err) {
-		fail(s, err, "%s", s->state.why);
+		store_fail(s, err, "%s", s->state.why);
 	} else if (!s->failed) {
 		s->position = b->end;
 		s->positioned = true;
@@ -636,23 +716,40 @@ static void apply_batch(struct store *s, struct log_batch *b)
 	free_batch(s, b);
 }
 
-static void deliver_batches(struct loop_mail *mail)
+struct state *store_now(struct store *s)
 {
-	struct store *s = container_of(mail, struct store, mail);
 	struct loop_mail *next;
+	uint64_t entry_bytes;
 
 	ASSERT(loop_is_current(s->loop));
-	/* Before the inbox is taken: whoever puts something in afterwards
-	 * posts again. */
-	s->posted = false;
 	for (struct loop_mail *m = take_inbox(s); m; m = next) {
 		next = m->next;
 		apply_batch(s, container_of(m, struct log_batch, mail));
 	}
 	if (s->failed)
-		return;
+		return NULL;
 	update_stats(s);
+	entry_bytes = s->state.entry_count * sizeof(struct entry);
+	s->behind = entry_bytes / 2 > s->options.memory_bytes;
+	return &s->state;
+}
+
+static void deliver_batches(struct loop_mail *mail)
+{
+	struct store *s = container_of(mail, struct store, mail);
+
+	/* Before the inbox is taken: whoever puts something in afterwards
+	 * posts again. */
+	s->posted = false;
+	if (!store_now(s))
+		return;
 	consider_checkpoint(s);
+	compact_consider(s);
+}
+
+bool store_is_behind(const struct store *s)
+{
+	return s->behind;
 }
 
 static void wake(struct store *s)
@@ -676,15 +773,31 @@ int store_take(struct store *s, struct log_batch *b)
 	return waiting > INBOX_BYTES_MAX ? -EAGAIN : 0;
 }
 
-int store_start(struct store *s, struct loop *loop)
+int store_start(struct store *s, struct loop *loop, struct loop *extents_loop)
 {
+	int err;
+
 	ASSERT(s->log && !s->loop);
+	s->extents_loop = extents_loop;
+	err = log_check_claim(s->log);
+	if (!err)
+		err = compact_remove_strays(s);
+	if (!err)
+		err = compact_start(s);
+	if (err) {
+		snprintf(s->why, sizeof(s->why),
+			 "the extent files in %.300s/" EXTENT_DIR
+			 " cannot be put in order: %s",
+			 s->dir, err_str(err));
+		return err;
+	}
 	s->mail.deliver = deliver_batches;
 	s->timer.fire = timer_fired;
 	s->checkpoint_at_ns = loop_now_ns(loop);
 	s->stop_task.run = finish_stop;
 	atomic_store(&s->loop, loop);
 	set_timer(s);
+	scrub_start(s);
 	/* EPOCH-START may have been committed before there was a loop. */
 	if (s->inbox)
 		wake(s);
@@ -698,6 +811,7 @@ void store_stop(struct store *s, void (*done)(void *ctx), void *ctx)
 	s->stop_done = done;
 	s->stop_ctx = ctx;
 	loop_timer_cancel(s->loop, &s->timer);
-	if (!s->recording)
-		loop_defer(s->loop, &s->stop_task);
+	compact_stop(s);
+	scrub_stop(s);
+	store_idle(s);
 }
