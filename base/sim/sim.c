@@ -82,21 +82,23 @@ static uint64_t mix(uint64_t h, uint64_t x)
 	return h ^ (h >> 32);
 }
 
-/* Two lanes, so that a multiplication need not wait for the one before. */
+/* Lanes, so that a multiplication need not wait for the one before. */
 uint64_t sim_hash_bytes(const void *data, size_t len)
 {
 	const uint8_t *p = data;
-	uint64_t a = len, b = 0x2545f4914f6cdd1du, x[2];
+	uint64_t lane[8] = {len, 1, 2, 3, 4, 5, 6, 7}, x[8] = {0}, h = 0;
 
 	for (; len >= sizeof(x); len -= sizeof(x), p += sizeof(x)) {
 		memcpy(x, p, sizeof(x));
-		a = mix(a, x[0]);
-		b = mix(b, x[1]);
+		for (size_t i = 0; i < ARRAY_COUNT(x); i++)
+			lane[i] = mix(lane[i], x[i]);
 	}
 	memset(x, 0, sizeof(x));
 	if (len)
 		memcpy(x, p, len);
-	return mix(mix(a, x[0]), mix(b, x[1]));
+	for (size_t i = 0; i < ARRAY_COUNT(x); i++)
+		h = mix(h, mix(lane[i], x[i]));
+	return h;
 }
 
 void sim_trace_event(struct sim *sim, const char *what, uint64_t who,

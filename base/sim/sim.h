@@ -65,8 +65,8 @@ struct sim_config {
 	uint32_t slow_ppm;
 	uint64_t net_ns_min, net_ns_max;
 	uint64_t linger_ns_max; /* what a kill may leave behind, for so long */
-	/* While a blocking call waits, other loops run.  Only for code that
-	 * holds no mutex across I/O: there is one OS thread. */
+	/* Of blocking calls: while it waits, the other loops run.  Only for
+	 * code that holds no mutex across I/O: there is one OS thread. */
 	uint32_t interleave_ppm;
 	/* disks */
 	uint64_t disk_bytes; /* 0: 1 TiB */
@@ -76,9 +76,9 @@ struct sim_config {
 	uint32_t garbage_ppm;
 	uint32_t sync_entry_ppm;
 	uint32_t write_eio_ppm, sync_eio_ppm, read_eio_ppm;
-	/* Lies: acknowledged and dropped; written elsewhere in the same file;
-	 * a bit of the file flips after a write. */
-	uint32_t lost_ppm, misdirect_ppm, flip_ppm;
+	/* Lies: acknowledged and dropped; written elsewhere in the same file,
+	 * or into another; a bit of the file flips after a write. */
+	uint32_t lost_ppm, misdirect_ppm, stray_ppm, flip_ppm;
 	/* network */
 	uint32_t partial_ppm;  /* a transfer is cut short */
 	uint32_t socket_bytes; /* receive buffer; 0: 64 KiB */
@@ -177,7 +177,13 @@ enum sim_fault {
 	SIM_FAULT_ENOSPC,    /* it fails, not done; syncs cannot */
 	SIM_FAULT_LOST,	     /* a write is acknowledged and dropped */
 	SIM_FAULT_MISDIRECT, /* a write goes elsewhere in its file */
-	SIM_FAULT_READ_EIO,  /* read k fails */
+	SIM_FAULT_STRAY,     /* a write goes into another file */
+	SIM_FAULT_ROT,	     /* with it, one bit of what is stored anywhere
+				flips for good */
+	SIM_FAULT_BAD,	     /* with it, one sector stored anywhere cannot be
+				read any more until it is written again */
+	SIM_FAULT_SLOW,	     /* what is begun next takes slow_ns_max */
+	SIM_FAULT_READ_EIO,  /* read k fails, once */
 	SIM_FAULT_READ_FLIP, /* read k returns one wrong bit, once */
 	SIM_FAULT_END,
 };
@@ -188,11 +194,20 @@ void sim_disk_fault_at(struct sim_disk *, enum sim_fault, uint64_t k);
 /* Flip one bit of what is stored.  -ENOENT, -EINVAL beyond the end. */
 MUST_CHECK int sim_disk_flip(struct sim_disk *, const char *path,
 			     uint64_t offset, unsigned bit);
+/* Reading the sector that holds offset fails with -EIO until it is written.
+ * As above. */
+MUST_CHECK int sim_disk_spoil(struct sim_disk *, const char *path,
+			      uint64_t offset);
+/* The same somewhere, in any file that holds anything but zeros, by lot.
+ * False: there is none. */
+bool sim_disk_rot(struct sim_disk *, bool spoil);
+/* From now on the disk has room for so many bytes; what is there stays. */
+void sim_disk_resize(struct sim_disk *, uint64_t bytes);
 /* What has been done to the disk, by setting or by probability; an oracle
  * asks this before it calls a loss a bug. */
 struct sim_disk_stats {
 	uint64_t cuts, write_errors, sync_errors, read_errors;
-	uint64_t lost, misdirected, flips;
+	uint64_t lost, misdirected, flips, bad_sectors, slow;
 	uint64_t sectors_torn; /* garbage or half new */
 	uint64_t bytes_used;
 };

@@ -15,6 +15,7 @@ struct sim_disk *sim_disk(struct sim *sim, unsigned number)
 	d = sim_alloc_zeroed(sizeof(*d));
 	d->sim = sim;
 	d->number = number;
+	d->bytes_max = sim->config.disk_bytes;
 	list_init(&d->inodes);
 	list_init(&d->writes);
 	list_init(&d->changes);
@@ -61,6 +62,74 @@ int sim_disk_flip(struct sim_disk *d, const char *path, uint64_t offset,
 	sim_inode_flip(inode, offset, bit);
 	d->stats.flips++;
 	return 0;
+}
+
+int sim_disk_spoil(struct sim_disk *d, const char *path, uint64_t offset)
+{
+	struct sim_inode *inode;
+	int r = sim_dir_lookup(d, path, &inode);
+
+	if (r)
+		return r;
+	if (inode->is_dir)
+		return -EISDIR;
+	if (offset >= inode->size)
+		return -EINVAL;
+	sim_inode_spoil(inode, offset);
+	d->stats.bad_sectors++;
+	return 0;
+}
+
+/* Any file but one, by lot; NULL: there is none. */
+static struct sim_inode *some_file(struct sim_disk *d,
+				   const struct sim_inode *but)
+{
+	struct sim_inode *picked = NULL;
+	uint64_t count = 0;
+
+	list_for_each(at, &d->inodes) {
+		struct sim_inode *inode =
+			list_entry(at, struct sim_inode, link);
+
+		if (!inode->is_dir && inode->size && inode != but &&
+		    !sim_rng_below(&d->sim->fault, ++count))
+			picked = inode;
+	}
+	return picked;
+}
+
+bool sim_disk_rot(struct sim_disk *d, bool spoil)
+{
+	struct sim_rng *r = &d->sim->fault;
+	struct sim_inode *picked = NULL;
+	uint64_t offset = 0, count = 0, at_offset;
+
+	list_for_each(at, &d->inodes) {
+		struct sim_inode *inode =
+			list_entry(at, struct sim_inode, link);
+
+		if (!sim_inode_any(inode, &at_offset) ||
+		    sim_rng_below(r, ++count))
+			continue;
+		picked = inode;
+		offset = at_offset;
+	}
+	if (!picked)
+		return false;
+	sim_trace_event(d->sim, "rot", picked->id, offset, spoil, 0);
+	if (spoil) {
+		sim_inode_spoil(picked, offset);
+		d->stats.bad_sectors++;
+	} else {
+		sim_inode_flip(picked, offset, (unsigned)sim_rng_below(r, 8));
+		d->stats.flips++;
+	}
+	return true;
+}
+
+void sim_disk_resize(struct sim_disk *d, uint64_t bytes)
+{
+	d->bytes_max = bytes;
 }
 
 /* ---- what killed processes leave ---- */
@@ -223,6 +292,8 @@ static enum sim_verdict write_verdict(struct sim_disk *d)
 	if (fault_due(d, SIM_FAULT_MISDIRECT) ||
 	    sim_rng_chance(r, c->misdirect_ppm))
 		return SIM_MISDIRECT;
+	if (fault_due(d, SIM_FAULT_STRAY) || sim_rng_chance(r, c->stray_ppm))
+		return SIM_STRAY;
 	return SIM_GO;
 }
 
@@ -231,6 +302,10 @@ enum sim_verdict sim_disk_mutate(struct sim_node *n, enum sim_mutation kind)
 	struct sim_disk *d = n->disk;
 
 	d->mutations++;
+	if (fault_due(d, SIM_FAULT_ROT))
+		sim_disk_rot(d, false);
+	if (fault_due(d, SIM_FAULT_BAD))
+		sim_disk_rot(d, true);
 	if (fault_due(d, SIM_FAULT_CUT)) {
 		sim_disk_cut(d);
 		return SIM_DEAD;
@@ -302,6 +377,24 @@ static void misdirect(const struct sim_write *w)
 				w->durable);
 }
 
+/* Into blocks that belong to another file; a size is not changed by that. */
+static void stray(const struct sim_write *w)
+{
+	struct sim_disk *d = w->inode->disk;
+	struct sim_write other = *w;
+
+	d->stats.misdirected++;
+	other.inode = some_file(d, w->inode);
+	if (!other.inode)
+		return;
+	other.offset =
+		sim_rng_below(&d->sim->fault,
+			      (other.inode->size - 1) / SIM_PAGE_BYTES + 1) *
+		SIM_PAGE_BYTES;
+	other.len = base_min(w->len, other.inode->size - other.offset);
+	sim_inode_apply(&other, 0, sim_inode_write_sectors(&other), w->durable);
+}
+
 int sim_disk_write(struct sim_node *n, struct sim_write *w, bool *ret_dead)
 {
 	struct sim_disk *d = n->disk;
@@ -328,6 +421,9 @@ int sim_disk_write(struct sim_node *n, struct sim_write *w, bool *ret_dead)
 		return 0;
 	case SIM_MISDIRECT:
 		misdirect(w);
+		return 0;
+	case SIM_STRAY:
+		stray(w);
 		return 0;
 	case SIM_GO:
 	case SIM_DEAD:

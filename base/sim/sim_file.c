@@ -35,6 +35,7 @@ static int mutate_names(struct sim_node *n)
 	case SIM_GO:
 	case SIM_LOST:
 	case SIM_MISDIRECT:
+	case SIM_STRAY:
 		break;
 	}
 	return 0;
@@ -129,6 +130,10 @@ static int read_now(struct sim_node *n, struct sim_inode *inode, void *buf,
 	if (r)
 		return r;
 	sim_disk_expose(inode);
+	if (sim_inode_is_bad(inode, len, offset)) {
+		n->disk->stats.read_errors++;
+		return -EIO;
+	}
 	got = sim_inode_read(inode, buf, len, offset);
 	if (flip && got) {
 		uint64_t at = sim_rng_below(&n->sim->fault, got);
@@ -228,6 +233,7 @@ int sim_file_sync(struct io_file *file)
 	case SIM_ENOSPC:
 	case SIM_LOST:
 	case SIM_MISDIRECT:
+	case SIM_STRAY:
 		n->disk->stats.sync_errors++;
 		sim_inode_sync_fail(f->inode);
 		r = -EIO;
@@ -433,8 +439,10 @@ int sim_file_fs_info(struct io *io, const char *path, struct io_fs *ret)
 	if (r)
 		return r;
 	memset(ret, 0, sizeof(*ret));
-	ret->bytes_total = c->disk_bytes;
-	ret->bytes_free = c->disk_bytes - n->disk->stats.bytes_used;
+	ret->bytes_total = n->disk->bytes_max;
+	ret->bytes_free =
+		n->disk->bytes_max -
+		base_min(n->disk->bytes_max, n->disk->stats.bytes_used);
 	ret->bytes_used = n->disk->stats.bytes_used;
 	ret->network = c->network_fs;
 	snprintf(ret->name, sizeof(ret->name), "%s",

@@ -121,12 +121,19 @@ static void page_settle(struct sim_page *page)
 	page->old = NULL;
 }
 
+/* The bits of the sectors from the one that holds byte `at` to sector `end`. */
+static unsigned sectors(unsigned at, unsigned end)
+{
+	return (2u << end) - (1u << at / SIM_SECTOR_BYTES);
+}
+
 static void page_write_durable(struct sim_page *page, unsigned at,
 			       const uint8_t *data, unsigned len)
 {
 	unsigned end = (at + len - 1) / SIM_SECTOR_BYTES;
 
 	memcpy(page->now + at, data, len);
+	page->bad &= (uint8_t)~sectors(at, end);
 	if (!page->old)
 		return;
 	for (unsigned s = at / SIM_SECTOR_BYTES; s <= end; s++) {
@@ -142,6 +149,7 @@ static void page_write_cached(struct sim_inode *inode, struct sim_page *page,
 {
 	unsigned end = (at + len - 1) / SIM_SECTOR_BYTES;
 
+	page->bad &= (uint8_t)~sectors(at, end);
 	if (!page->old) {
 		page->old = sim_alloc_zeroed(SIM_PAGE_BYTES);
 		memcpy(page->old, page->now, SIM_PAGE_BYTES);
@@ -198,8 +206,7 @@ int sim_inode_room(const struct sim_inode *inode, uint64_t size)
 		return -EFBIG;
 	if (bytes <= inode->charged)
 		return 0;
-	return others + bytes > inode->disk->sim->config.disk_bytes ? -ENOSPC
-								    : 0;
+	return others + bytes > inode->disk->bytes_max ? -ENOSPC : 0;
 }
 
 /* Nothing may lie beyond the end, so that growing again reads zeros. */
@@ -337,6 +344,53 @@ void sim_inode_flip(struct sim_inode *inode, uint64_t offset, unsigned bit)
 	page->now[at] ^= (uint8_t)(1u << bit);
 	if (page->old)
 		page->old[at] ^= (uint8_t)(1u << bit);
+}
+
+void sim_inode_spoil(struct sim_inode *inode, uint64_t offset)
+{
+	struct sim_page *page = page_make(inode, offset / SIM_PAGE_BYTES);
+
+	page->bad |=
+		(uint8_t)(1u << offset % SIM_PAGE_BYTES / SIM_SECTOR_BYTES);
+}
+
+bool sim_inode_is_bad(const struct sim_inode *inode, size_t len,
+		      uint64_t offset)
+{
+	uint64_t end = base_min(offset + len, inode->size);
+
+	while (offset < end) {
+		struct sim_page *page = page_at(inode, offset / SIM_PAGE_BYTES);
+		unsigned at = (unsigned)(offset % SIM_PAGE_BYTES);
+		unsigned n =
+			(unsigned)base_min(end - offset, SIM_PAGE_BYTES - at);
+
+		if (page &&
+		    page->bad & sectors(at, (at + n - 1) / SIM_SECTOR_BYTES))
+			return true;
+		offset += n;
+	}
+	return false;
+}
+
+bool sim_inode_any(const struct sim_inode *inode, uint64_t *ret_offset)
+{
+	uint64_t first = sim_rng_below(chance_of(inode), inode->page_count);
+
+	for (uint64_t i = 0; i < inode->page_count; i++) {
+		uint64_t index = (first + i) % inode->page_count;
+		struct sim_page *page = inode->pages[index];
+		unsigned at = (unsigned)sim_rng_below(chance_of(inode),
+						      SIM_PAGE_BYTES);
+
+		if (!page || !memcmp(page->now, zeros, SIM_PAGE_BYTES))
+			continue;
+		while (!page->now[at])
+			at = (at + 1) % SIM_PAGE_BYTES;
+		*ret_offset = index * SIM_PAGE_BYTES + at;
+		return true;
+	}
+	return false;
 }
 
 /* ---- power cuts ---- */

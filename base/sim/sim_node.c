@@ -270,11 +270,18 @@ void sim_drop_locks(struct sim_node *n)
 static uint64_t disk_latency(struct sim_node *n)
 {
 	struct sim_config *c = &n->sim->config;
+	struct sim_disk *d = n->disk;
 	uint64_t ns = sim_rng_between(&n->sim->schedule, c->disk_ns_min,
 				      c->disk_ns_max);
 
 	if (sim_rng_chance(&n->sim->fault, c->slow_ppm))
 		ns += sim_rng_below(&n->sim->fault, c->slow_ns_max);
+	if (d->fault_at[SIM_FAULT_SLOW] &&
+	    d->mutations + 1 >= d->fault_at[SIM_FAULT_SLOW]) {
+		d->fault_at[SIM_FAULT_SLOW] = 0;
+		d->stats.slow++;
+		ns += c->slow_ns_max;
+	}
 	return ns;
 }
 
@@ -283,29 +290,27 @@ void sim_node_disk_latency(struct sim_node *n, struct sim_event *e)
 	sim_schedule(n->sim, e, disk_latency(n));
 }
 
-/* While a blocking call waits. */
-static void let_others_run(struct sim_node *n)
+/* A blocking call waits; the others go on meanwhile, or stand still. */
+static void wait_blocked(struct sim_node *n, uint64_t ns)
 {
 	struct sim *sim = n->sim;
 
 	if (sim->depth < SIM_INTERLEAVE_DEPTH_MAX &&
 	    sim_rng_chance(&sim->schedule, sim->config.interleave_ppm)) {
-		uint64_t steps = sim_rng_between(&sim->schedule, 1, 8);
-
 		sim->depth++;
-		while (steps-- && sim_step(sim)) {
-		}
+		sim_run_for(sim, ns);
 		sim->depth--;
+		return;
 	}
+	sim->now_ns += ns;
+	sim_fire_due(sim);
 }
 
 int sim_node_block(struct sim_node *n)
 {
 	if (n->dead)
 		return -EIO;
-	let_others_run(n);
-	n->sim->now_ns += disk_latency(n);
-	sim_fire_due(n->sim);
+	wait_blocked(n, disk_latency(n));
 	return n->dead ? -EIO : 0;
 }
 
@@ -315,9 +320,7 @@ static void node_pause(struct io *io, uint64_t ns)
 
 	if (n->dead)
 		return;
-	let_others_run(n);
-	n->sim->now_ns += ns;
-	sim_fire_due(n->sim);
+	wait_blocked(n, ns);
 }
 
 /* ---- operations ---- */

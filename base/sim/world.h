@@ -149,6 +149,7 @@ struct sim_page {
 	uint64_t index;
 	uint8_t dirty; /* bit a sector: not durable yet */
 	uint8_t lost;  /* bit a sector: clean, but not durable: a failed sync */
+	uint8_t bad;   /* bit a sector: reading it fails */
 	uint8_t now[SIM_PAGE_BYTES];
 };
 
@@ -190,6 +191,11 @@ void sim_inode_sync(struct sim_inode *);
 /* A sync that fails: some of it is durable, all of it is clean. */
 void sim_inode_sync_fail(struct sim_inode *);
 void sim_inode_flip(struct sim_inode *, uint64_t offset, unsigned bit);
+void sim_inode_spoil(struct sim_inode *, uint64_t offset);
+/* A spoilt sector is among these bytes. */
+bool sim_inode_is_bad(const struct sim_inode *, size_t len, uint64_t offset);
+/* Offset of a byte other than zero, by lot; false when there is none. */
+bool sim_inode_any(const struct sim_inode *, uint64_t *ret_offset);
 /* Power cut: a write in flight; then the whole file. */
 void sim_inode_cut_write(const struct sim_write *);
 void sim_inode_cut(struct sim_inode *);
@@ -232,7 +238,7 @@ struct sim_disk {
 	struct sim_inode *root;
 	struct list inodes, writes, changes, locks;
 	struct list orphans; /* writes of the dead that may still land */
-	uint64_t mutations, reads;
+	uint64_t mutations, reads, bytes_max;
 	uint64_t fault_at[SIM_FAULT_END];
 	struct sim_disk_stats stats;
 };
@@ -252,6 +258,7 @@ enum sim_verdict {
 	SIM_ENOSPC,
 	SIM_LOST,
 	SIM_MISDIRECT,
+	SIM_STRAY,
 };
 
 enum sim_mutation { SIM_WRITES, SIM_SYNCS, SIM_NAMES };
