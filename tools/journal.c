@@ -101,7 +101,7 @@ static void verify_checkpoints(struct verifying *v)
 
 		snprintf(path, sizeof(path), "%s/%s/%s", v->dir, CHECKPOINT_DIR,
 			 v->files[i].name);
-		err = blob_verify(v->io, path, NULL);
+		err = blob_verify(v->io, path, NULL, &finding.offset);
 		v->checkpoints++;
 		/* Gone: a broker at work has written a newer one. */
 		if (!err || err == -ENOENT)

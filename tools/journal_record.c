@@ -1,7 +1,9 @@
 /* tools/journal_record.c: see journal_record.h. */
+#include <inttypes.h>
 #include <string.h>
 
 #include "journal/log/verify.h"
+#include "journal/store/extent.h"
 #include "tools/journal_record.h"
 
 static const char *type_name(uint8_t type)
@@ -33,8 +35,8 @@ static const char *type_name(uint8_t type)
 		return "queue";
 	case RECORD_QUEUE_GONE:
 		return "queue-gone";
-	case RECORD_PURGE:
-		return "purge";
+	case RECORD_EXTENTS:
+		return "extents";
 	case RECORD_CHECKPOINT:
 		return "checkpoint";
 	default:
@@ -74,6 +76,13 @@ static void set_bytes(json_t *o, const char *key, const void *data, size_t len)
 	free(escaped);
 }
 
+/* "4:17": priority and number. */
+static json_t *ref_json(uint64_t ref)
+{
+	return json_sprintf("%u:%" PRIu64, record_ref_priority(ref),
+			    record_ref_number(ref));
+}
+
 static int show_enqueue(json_t *o, const struct log_record *r)
 {
 	struct record_enqueue e;
@@ -108,13 +117,14 @@ static int show_ack(json_t *o, const struct log_record *r)
 	if (err)
 		return err;
 	set_number(o, "queue", a.queue);
+	set_number(o, "bytes", a.bytes);
 	ranges = json_array();
 	for (uint32_t i = 0; i < a.range_count; i++) {
 		struct record_range range = record_ack_range(&a, i);
 
-		json_array_append_new(
-			ranges, json_pack("[I, I]", (json_int_t)range.first,
-					  (json_int_t)range.last));
+		json_array_append_new(ranges,
+				      json_pack("[o, o]", ref_json(range.first),
+						ref_json(range.last)));
 	}
 	json_object_set_new(o, "refs", ranges);
 	return 0;
@@ -129,7 +139,7 @@ static int show_move(json_t *o, const struct log_record *r)
 	if (err)
 		return err;
 	set_number(o, "queue", m.queue);
-	set_number(o, "ref", m.ref);
+	json_object_set_new(o, "ref", ref_json(m.ref));
 	set_bytes(o, "from_queue", m.origin.queue, m.origin.queue_len);
 	set_number(o, "reason", m.origin.reason);
 	targets = json_array();
@@ -141,11 +151,46 @@ static int show_move(json_t *o, const struct log_record *r)
 	return 0;
 }
 
+static int add_run(void *ctx, const struct record_run *run)
+{
+	return json_array_append_new(
+		ctx,
+		json_pack("{s:I, s:o, s:I, s:I, s:I, s:I}", "queue",
+			  (json_int_t)run->queue, "first", ref_json(run->first),
+			  "span", (json_int_t)run->span, "copied",
+			  (json_int_t)run->copied, "offset",
+			  (json_int_t)run->offset, "bytes",
+			  (json_int_t)run->bytes));
+}
+
+static int skip_piece(void *ctx, const struct record_piece_place *piece)
+{
+	return 0;
+}
+
+static int show_extents(json_t *o, const struct log_record *r)
+{
+	struct record_extents e;
+	char name[EXTENT_NAME_BYTES];
+	json_t *runs;
+	int err = record_extents_decode(r->meta, r->meta_len, &e);
+
+	if (err)
+		return err;
+	extent_name(e.file, name);
+	json_object_set_new(o, "file", json_string(name));
+	set_number(o, "bytes", e.file_bytes);
+	set_number(o, "pieces", e.piece_count);
+	runs = json_array();
+	err = record_extents_each(&e, add_run, skip_piece, runs);
+	json_object_set_new(o, "runs", runs);
+	return err;
+}
+
 static int show_small(json_t *o, const struct log_record *r)
 {
 	struct record_piece piece;
 	struct record_count count;
-	struct record_purge purge;
 	uint64_t id;
 	int err;
 
@@ -161,15 +206,8 @@ static int show_small(json_t *o, const struct log_record *r)
 		err = record_count_decode(r->meta, r->meta_len, &count);
 		if (!err) {
 			set_number(o, "queue", count.queue);
-			set_number(o, "ref", count.ref);
+			json_object_set_new(o, "ref", ref_json(count.ref));
 			set_number(o, "deliveries", count.deliveries);
-		}
-		return err;
-	case RECORD_PURGE:
-		err = record_purge_decode(r->meta, r->meta_len, &purge);
-		if (!err) {
-			set_number(o, "queue", purge.queue);
-			set_number(o, "upto", purge.upto);
 		}
 		return err;
 	case RECORD_UPLOAD_ABORT:
@@ -229,9 +267,10 @@ static int show(json_t *o, const struct log_record *r)
 		return show_ack(o, r);
 	case RECORD_MOVE:
 		return show_move(o, r);
+	case RECORD_EXTENTS:
+		return show_extents(o, r);
 	case RECORD_PIECE:
 	case RECORD_COUNT:
-	case RECORD_PURGE:
 	case RECORD_UPLOAD_ABORT:
 	case RECORD_ADDRESS_GONE:
 	case RECORD_QUEUE_GONE:

@@ -375,6 +375,16 @@ int log_inspect(struct io *io, const char *dir, const struct crypto_key *master,
 	return err;
 }
 
+int log_identity(struct io *io, const char *dir, uint8_t *ret_id)
+{
+	struct log_cluster cluster;
+	int err = log_cluster_load(io, dir, &cluster);
+
+	if (!err)
+		memcpy(ret_id, cluster.cluster_id, LOG_ID_BYTES);
+	return err;
+}
+
 int log_record_expand(const struct log_record *rec, void *buf)
 {
 	struct compress *c;

@@ -39,6 +39,10 @@ MUST_CHECK int log_verify(struct io *, const char *dir,
 			  void (*found)(void *ctx, const struct log_finding *),
 			  void *ctx, struct log_verify_result *ret);
 
+/* The directory's cluster id, 16 bytes.  -ENOENT: not a log's directory;
+ * -E_CORRUPT. */
+MUST_CHECK int log_identity(struct io *, const char *dir, uint8_t *ret_id);
+
 struct log_frame_info {
 	uint64_t segment, offset;
 	uint64_t first_lsn, durable_lsn;
