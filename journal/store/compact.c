@@ -242,8 +242,7 @@ static const struct candidate *choose_segment(const struct compact *c)
 static bool is_extent_victim(const struct compact *c,
 			     const struct state_file *f)
 {
-	return f->key && store_is_extent(f->key) && !f->dead && f->live &&
-	       !is_set_aside(c, f->key);
+	return f->live && store_is_extent(f->key) && !is_set_aside(c, f->key);
 }
 
 static bool is_small(const struct compact *c, const struct state_file *f)
@@ -290,20 +289,17 @@ static const struct state_file *choose_small(struct compact *c)
 	return first;
 }
 
-/* The segment that gives back the most for the least; what is live in one is
- * known by count only. */
+/* The segment that gives back the most for the least. */
 static const struct candidate *choose_cheap(const struct compact *c,
 					    uint64_t *ret_live_bytes)
 {
-	const struct state *s = &c->store->state;
-	uint64_t each =
-		s->live_messages ? s->live_bytes / s->live_messages + 1 : 0;
 	const struct candidate *best = NULL;
 
 	for (size_t i = 0; i < c->candidate_count; i++) {
 		const struct candidate *found = &c->candidates[i];
-		const struct state_file *f = state_find_file(s, found->key);
-		uint64_t live = f ? f->live * each : 0;
+		const struct state_file *f =
+			state_find_file(&c->store->state, found->key);
+		uint64_t live = f ? f->live_bytes : 0;
 
 		if (found->active || is_set_aside(c, found->key) ||
 		    live * 2 >= found->bytes)
@@ -489,14 +485,6 @@ static int append_record(struct compact *c)
 	return 0;
 }
 
-/* The arrays are ours whatever their type says of who may change them. */
-static void free_record(struct record_extents *r)
-{
-	free((void *)(uintptr_t)r->runs);
-	free((void *)(uintptr_t)r->pieces);
-	memset(r, 0, sizeof(*r));
-}
-
 /* ---- steps ---- */
 
 static void run_step(struct compact *c, enum copy_kind kind, enum compact_at at)
@@ -524,7 +512,7 @@ static void finished(struct compact *c)
 	if (!err) {
 		if (!c->store->failed && !c->stopping)
 			err = append_record(c);
-		free_record(&c->step.record);
+		extent_free_record(&c->step.record);
 	}
 	if (err)
 		job_failed(c, err);
@@ -721,7 +709,7 @@ void compact_free(struct compact *c)
 	copier_free(c->copier);
 	victim_end(&c->victim);
 	copy_step_clear(&c->step);
-	free_record(&c->step.record);
+	extent_free_record(&c->step.record);
 	free(c->meta);
 	free(c->candidates);
 	free(c->left);

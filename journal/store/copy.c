@@ -12,6 +12,7 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "journal/store/extent_read.h"
 #include "journal/store/internal.h"
 
 #define READS_MAX 64u
@@ -25,29 +26,16 @@ struct copy_read {
 	struct copy_item *item;
 };
 
-/* The extent file that is read from. */
-struct copy_source {
-	uint64_t key; /* 0: none is open */
-	char name[64];
-	struct blob_keys *keys;
-	struct io_file *file;
-};
-
-/* Chunks of its stream. */
-struct copy_span {
-	uint64_t start; /* in the stream, of the first chunk */
-	uint32_t first, count;
-	uint8_t *plain;
-	bool *bad;
-};
-
 struct copier {
 	struct store *store;
 	struct loop *loop;
 	struct log_reader *reader;
 	struct copy_step *step;
 	struct extent_writer *writer;
-	struct copy_source source;
+	/* Reading an extent file. */
+	struct extent_files *files;
+	struct extent_read part;
+	size_t run_at, item_at;
 	/* Reading a segment. */
 	struct copy_item **order;
 	size_t order_count, order_at;
@@ -260,137 +248,9 @@ static int write_items(struct copier *c)
 
 /* ---- reading an extent file ---- */
 
-static void source_close(struct copy_source *s)
-{
-	blob_keys_free(s->keys);
-	io_close(s->file);
-	memset(s, 0, sizeof(*s));
-}
-
-static int source_open(struct copier *c, uint64_t key)
-{
-	struct copy_source *s = &c->source;
-	struct io *io = c->store->options.io;
-	char path[CHECKPOINT_PATH_MAX];
-	int err;
-
-	if (s->key == key)
-		return 0;
-	source_close(s);
-	err = extent_path(c->store->dir, key, path, sizeof(path));
-	if (!err)
-		err = blob_keys_open(&c->store->place.identity, path,
-				     EXTENT_KIND, &s->keys);
-	if (!err)
-		err = io_open(io, path, IO_READ | IO_DIRECT, &s->file);
-	if (err)
-		source_close(s);
-	else
-		s->key = key;
-	return err;
-}
-
-static void span_free(struct copy_span *span)
-{
-	free(span->plain);
-	free(span->bad);
-	memset(span, 0, sizeof(*span));
-}
-
-/* Chunks [first, first + count) of the span from one read; what of them is
- * there and opens is good. */
-static int span_read(struct copy_source *s, struct copy_span *span,
-		     uint32_t first, uint32_t count, uint64_t stream_end)
-{
-	uint64_t at = blob_chunk_offset(span->first + first);
-	uint64_t start = at & ~(uint64_t)(IO_BLOCK - 1);
-	uint64_t end = base_round_up(
-		blob_chunk_offset(span->first + first + count), IO_BLOCK);
-	uint8_t *raw = io_buffer_alloc(end - start);
-	size_t got = 0;
-	int err = raw ? 0 : -ENOMEM;
-
-	if (!err)
-		err = io_read(s->file, raw, end - start, start, &got);
-	for (uint32_t i = first; !err && i < first + count; i++) {
-		uint64_t skip = blob_chunk_offset(span->first + i) - start;
-		uint64_t stream = span->start + (uint64_t)i * BLOB_CHUNK_BYTES;
-		uint32_t len = 0;
-		int bad = got > skip
-				  ? blob_open_chunk(s->keys, span->first + i,
-						    raw + skip,
-						    base_min(got - skip,
-							     BLOB_CHUNK_STRIDE),
-						    span->plain + stream -
-							    span->start,
-						    &len)
-				  : -E_CORRUPT;
-
-		span->bad[i] =
-			bad ||
-			stream + len <
-				base_min(stream + BLOB_CHUNK_BYTES, stream_end);
-	}
-	io_buffer_free(raw);
-	return err;
-}
-
-/* Stream bytes [offset, offset + bytes), chunk by chunk when the disk does
- * not give all of them.  -ENOMEM */
-static int span_load(struct copy_source *s, uint64_t offset, uint64_t bytes,
-		     struct copy_span *ret)
-{
-	struct copy_span span = {
-		.first = (uint32_t)(offset / BLOB_CHUNK_BYTES),
-	};
-	int err;
-
-	span.start = (uint64_t)span.first * BLOB_CHUNK_BYTES;
-	span.count = (uint32_t)((offset + bytes - span.start +
-				 BLOB_CHUNK_BYTES - 1) /
-				BLOB_CHUNK_BYTES);
-	span.plain = malloc((size_t)span.count * BLOB_CHUNK_BYTES + 1);
-	span.bad = calloc(span.count + 1, sizeof(*span.bad));
-	err = span.plain && span.bad ? 0 : -ENOMEM;
-	if (!err)
-		err = span_read(s, &span, 0, span.count, offset + bytes);
-	for (uint32_t i = 0; err && err != -ENOMEM && i < span.count; i++) {
-		int one = span_read(s, &span, i, 1, offset + bytes);
-
-		span.bad[i] |= one != 0;
-		if (one == -ENOMEM || i + 1 == span.count)
-			err = one == -ENOMEM ? one : 0;
-	}
-	if (err)
-		span_free(&span);
-	else
-		*ret = span;
-	return err;
-}
-
-/* NULL: damaged. */
-static const uint8_t *span_data(const struct copy_span *span, uint64_t offset,
-				uint64_t bytes)
-{
-	uint64_t end = span->start + (uint64_t)span->count * BLOB_CHUNK_BYTES;
-
-	if (offset < span->start || offset + bytes > end)
-		return NULL;
-	for (uint64_t i = (offset - span->start) / BLOB_CHUNK_BYTES;
-	     bytes &&
-	     i <= (offset + bytes - 1 - span->start) / BLOB_CHUNK_BYTES;
-	     i++)
-		if (span->bad[i])
-			return NULL;
-	return span->plain + (offset - span->start);
-}
-
-/* ---- runs ---- */
-
 struct run_copy {
 	struct copier *copier;
 	const struct copy_run *run;
-	const struct copy_span *span;
 	struct extent_head head;
 	bool begun;
 };
@@ -425,126 +285,134 @@ static int copy_from_run(struct run_copy *rc, uint64_t ref,
 static int copy_indexed(void *ctx, uint32_t at, uint32_t offset, uint32_t bytes)
 {
 	struct run_copy *rc = ctx;
+	struct copier *c = rc->copier;
 	const struct copy_run *run = rc->run;
 	uint64_t ref = rc->head.first + at;
 	uint64_t where = (uint64_t)run->offset + offset;
 	struct extent_message m;
 	const uint8_t *data;
-	int err = -E_CORRUPT;
+	int err = 0;
 
 	if (ref < run->first || ref - run->first >= run->span ||
 	    (run->detail &&
 	     detail_is_gone(run->detail, (uint32_t)(ref - run->first))))
 		return 0;
-	if (!has_room(rc->copier)) {
-		rc->copier->step->full = true;
+	if (!has_room(c)) {
+		c->step->full = true;
 		return 1;
 	}
-	data = span_data(rc->span, where, bytes);
+	data = extent_read_bytes(&c->part, where, bytes, &err, NULL);
 	if (data)
 		err = extent_read_message(&rc->head, at, data, bytes, &m);
 	if (!err)
 		return copy_from_run(rc, ref, &m);
-	report_run(rc->copier, run, ref, ref, where, bytes, err);
-	return extent_end_run(rc->copier->writer);
+	report_run(c, run, ref, ref, where, bytes, err);
+	return extent_end_run(c->writer);
 }
 
-/* What is not known to be somebody's by the index is damaged as a whole. */
-static int run_is_damaged(struct copier *c, const struct copy_run *run, int err)
+/* The head and the index that it tells of; NULL: damaged. */
+static const uint8_t *read_index(struct run_copy *rc, int *ret_err)
 {
+	const struct extent_read *part = &rc->copier->part;
+	const struct copy_run *run = rc->run;
+	struct extent_head *head = &rc->head;
+	const uint8_t *data = extent_read_bytes(
+		part, run->offset, EXTENT_HEAD_BYTES, ret_err, NULL);
+
+	if (!data)
+		return NULL;
+	*ret_err = extent_read_head(data, EXTENT_HEAD_BYTES, head);
+	if (!*ret_err &&
+	    (head->bytes != run->bytes || head->queue != run->queue ||
+	     record_ref_priority(head->first) !=
+		     record_ref_priority(run->first)))
+		*ret_err = -E_CORRUPT;
+	if (*ret_err)
+		return NULL;
+	return extent_read_bytes(part,
+				 (uint64_t)run->offset + EXTENT_HEAD_BYTES,
+				 head->index_bytes, ret_err, NULL);
+}
+
+static int copy_run(struct copier *c, const struct copy_run *run)
+{
+	struct run_copy rc = {.copier = c, .run = run};
+	int err = 0;
+	const uint8_t *index = read_index(&rc, &err);
+
+	if (index)
+		err = extent_read_index(&rc.head, index, copy_indexed, &rc);
+	if (index && err != -E_CORRUPT)
+		return err > 0 ? 0 : err;
+	/* Without its index nobody knows what is where. */
 	report_run(c, run, run->first, run->first + run->span - 1, run->offset,
 		   run->bytes, err);
 	return extent_end_run(c->writer);
 }
 
-static int copy_loaded_run(struct copier *c, const struct copy_run *run,
-			   const struct copy_span *span)
-{
-	struct run_copy rc = {.copier = c, .run = run, .span = span};
-	const uint8_t *head = span_data(span, run->offset, EXTENT_HEAD_BYTES);
-	const uint8_t *index = NULL;
-	int err = -E_CORRUPT;
-
-	if (head)
-		err = extent_read_head(head, EXTENT_HEAD_BYTES, &rc.head);
-	if (!err && (rc.head.queue != run->queue ||
-		     record_ref_priority(rc.head.first) !=
-			     record_ref_priority(run->first)))
-		err = -E_CORRUPT;
-	if (!err)
-		index = span_data(span,
-				  (uint64_t)run->offset + EXTENT_HEAD_BYTES,
-				  rc.head.index_bytes);
-	if (!index)
-		return run_is_damaged(c, run, -E_CORRUPT);
-	err = extent_read_index(&rc.head, index, copy_indexed, &rc);
-	if (err == -E_CORRUPT)
-		err = run_is_damaged(c, run, err);
-	return err > 0 ? 0 : err;
-}
-
-static int copy_run(struct copier *c, const struct copy_run *run)
-{
-	struct copy_span span;
-	int err = source_open(c, c->step->source);
-
-	if (err == -ENOENT) /* all of it has left meanwhile */
-		return extent_end_run(c->writer);
-	if (is_damage(err))
-		return run_is_damaged(c, run, err);
-	if (!err)
-		err = span_load(&c->source, run->offset, run->bytes, &span);
-	if (err)
-		return err;
-	err = copy_loaded_run(c, run, &span);
-	span_free(&span);
-	return err;
-}
-
-static int copy_runs(struct copier *c)
-{
-	struct copy_step *step = c->step;
-	int err = 0;
-
-	for (size_t i = 0; !err && !step->full && i < step->run_count; i++)
-		err = copy_run(c, &step->runs[i]);
-	return err;
-}
-
 /* A piece that lies in an extent file already. */
-static int copy_piece(struct copier *c, struct copy_item *item)
+static int copy_piece(struct copier *c, struct copy_item *item, int err)
 {
-	struct copy_span span = {0};
-	int err = source_open(c, item->loc.segment);
-	const uint8_t *data;
+	const struct log_loc *loc = &item->loc;
+	uint64_t part_at = (uint64_t)c->part.first * BLOB_CHUNK_BYTES;
 
-	if (!err)
-		err = span_load(&c->source, item->loc.at, item->loc.stored_len,
-				&span);
 	item->err = err;
-	if (!err) {
-		data = span_data(&span, item->loc.at, item->loc.stored_len);
-		item->err = data ? 0 : -E_CORRUPT;
-		item->stored = span.plain + (item->loc.at - span.start);
-	}
-	err = write_item(c, item);
-	item->stored = NULL;
-	span_free(&span);
-	return err;
+	if (!err && loc->stored_len &&
+	    extent_read_bytes(&c->part, loc->at, loc->stored_len, &item->err,
+			      NULL))
+		item->stored = c->part.plain + (loc->at - part_at);
+	return write_item(c, item);
 }
 
-static int copy_pieces(struct copier *c)
+static void end_window(struct copier *c, int err);
+static void next_part(struct copier *c, int err);
+
+/* err: -ENOENT: the file has gone, as all of it has left meanwhile. */
+static void part_done(struct extent_read *part, int err)
+{
+	struct copier *c = container_of(part, struct copier, part);
+	struct copy_step *step = c->step;
+
+	if (err && err != -ENOENT) {
+		next_part(c, err);
+		return;
+	}
+	if (c->run_at < step->run_count) {
+		const struct copy_run *run = &step->runs[c->run_at++];
+
+		err = err ? extent_end_run(c->writer) : copy_run(c, run);
+	} else {
+		err = copy_piece(c, &step->items[c->item_at++], err);
+	}
+	next_part(c, err);
+}
+
+static void next_part(struct copier *c, int err)
 {
 	struct copy_step *step = c->step;
-	int err = 0;
 
-	for (size_t i = 0; !err && !step->full && i < step->item_count; i++) {
-		if (has_room(c))
-			err = copy_piece(c, &step->items[i]);
-		else
-			step->full = true;
+	while (!err && !step->full) {
+		const struct copy_run *run = &step->runs[c->run_at];
+		struct copy_item *item = &step->items[c->item_at];
+
+		step->full = !has_room(c);
+		if (step->full) {
+			break;
+		} else if (c->run_at < step->run_count) {
+			extent_read_start(c->files, &c->part, step->source,
+					  run->offset, run->bytes);
+			return;
+		} else if (c->item_at == step->item_count) {
+			break;
+		} else if (item->loc.stored_len) {
+			extent_read_start(c->files, &c->part, step->source,
+					  item->loc.at, item->loc.stored_len);
+			return;
+		}
+		c->item_at++;
+		err = copy_piece(c, item, 0);
 	}
-	return err;
+	end_window(c, err);
 }
 
 /* ---- reading a segment ---- */
@@ -559,7 +427,6 @@ static int by_place(const void *a, const void *b)
 	return l->at < m->at ? -1 : l->at > m->at;
 }
 
-static void end_window(struct copier *c, int err);
 static void read_more(struct copier *c);
 
 static void read_done(struct log_read *read, int err)
@@ -656,7 +523,7 @@ static void end_window(struct copier *c, int err)
 	struct copy_step *step = c->step;
 
 	forget_reads(c);
-	source_close(&c->source);
+	extent_read_fini(&c->part);
 	if (!err) {
 		step->file_bytes = extent_bytes(c->writer);
 		step->file_runs = extent_run_count(c->writer);
@@ -683,28 +550,35 @@ static void copy_window(struct copier *c)
 	step->full = false;
 	if (!err)
 		err = writer_open(c);
-	if (!err && store_is_extent(step->source)) {
-		err = copy_runs(c);
-		if (!err)
-			err = copy_pieces(c);
-	} else if (!err) {
+	if (!err && !store_is_extent(step->source))
 		err = prepare_reads(c);
-		if (!err) {
-			read_more(c);
-			return;
-		}
+	if (err) {
+		end_window(c, err);
+	} else if (store_is_extent(step->source)) {
+		c->run_at = c->item_at = 0;
+		next_part(c, 0);
+	} else {
+		read_more(c);
 	}
-	end_window(c, err);
 }
 
 static int finish_file(struct copier *c)
 {
 	struct extent_writer *w = c->writer;
+	char path[CHECKPOINT_PATH_MAX];
+	int err, ignored;
 
 	ASSERT(w);
 	c->writer = NULL;
-	c->step->record.file = c->step->key;
-	return extent_finish(w, &c->step->record);
+	err = extent_finish(w, &c->step->record);
+	/* What it has left is in the way when the disk is full.  Should it
+	 * stay, no record names it. */
+	if (err &&
+	    !extent_path(c->store->dir, c->step->key, path, sizeof(path))) {
+		ignored = io_unlink(c->store->options.io, path);
+		(void)ignored;
+	}
+	return err;
 }
 
 static void deliver_step(struct loop_mail *mail)
@@ -752,9 +626,13 @@ int copier_create(struct store *store, struct loop *loop, struct copier **ret)
 		c->reads[i].copier = c;
 		c->reads[i].read.done = read_done;
 	}
+	c->part.done = part_done;
 	err = log_reader_create(store->log, loop, &c->reader);
+	if (!err)
+		err = extent_files_create(&store->place.identity, store->dir,
+					  loop, &c->files);
 	if (err)
-		free(c);
+		copier_free(c);
 	else
 		*ret = c;
 	return err;
@@ -766,8 +644,9 @@ void copier_free(struct copier *c)
 		return;
 	/* Before the arena: what was in flight when the loop ended goes. */
 	log_reader_free(c->reader);
+	extent_files_free(c->files);
+	extent_read_fini(&c->part);
 	forget_reads(c);
-	source_close(&c->source);
 	extent_abandon(c->writer);
 	free(c);
 }

@@ -66,10 +66,16 @@ struct store {
  * anybody has been told.  NULL: the store has failed. */
 struct state *store_now(struct store *);
 /* The process is to exit. */
-PRINTF_LIKE(3, 4) void store_fail(struct store *, int err, const char *fmt,
-				  ...);
+PRINTF_LIKE(3, 4)
+void store_fail(struct store *, int err, const char *fmt, ...);
 /* Something that was being written is done: go on with store_stop(). */
 void store_idle(struct store *);
+
+/* ---- presence.c ---- */
+/* After recovery: every segment and extent file in which something is live is
+ * there, and extent files as long as they were written.  -E_LOST; why is set
+ * with any error. */
+MUST_CHECK int presence_check(struct store *);
 
 /* ---- compact.c: what is moved to extents, and when ---- [store] */
 MUST_CHECK int compact_create(struct store *, struct compact **ret);

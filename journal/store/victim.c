@@ -190,13 +190,11 @@ static int find_pieces(struct victim *v, const struct state *s)
 static uint64_t window_frames(const struct victim *v, const struct state *s)
 {
 	const struct state_file *f = state_find_file(s, v->key);
-	uint64_t live = f ? f->live : 0;
-	uint64_t bytes = s->live_messages
-				 ? live * (s->live_bytes / s->live_messages)
-				 : 0;
-	uint64_t windows =
-		1 + base_max(live / COPY_ITEMS_MAX, bytes / COPY_BYTES_MAX);
+	uint64_t windows = 1;
 
+	if (f)
+		windows += base_max(f->live / COPY_ITEMS_MAX,
+				    f->live_bytes / COPY_BYTES_MAX);
 	return base_max(WINDOW_FRAMES, v->frame_end / windows + 1);
 }
 
