@@ -58,7 +58,8 @@ enum io_open_flag {
 	IO_CREATE = 2,	  /* mode 0600 */
 	IO_EXCLUSIVE = 4, /* with IO_CREATE: -EEXIST when it is there */
 	IO_DIRECT = 8,	  /* O_DIRECT where the file system takes it,
-			     otherwise silently buffered: see
+			     otherwise silently buffered, without what a
+			     cache holds and calls clean: see
 			     io_file_direct() */
 	IO_APPEND = 16,
 };

@@ -142,9 +142,13 @@ int posix_open(struct io *io, const char *path, unsigned flags,
 	/* Set afterwards: open(O_CREAT | O_EXCL | O_DIRECT) on a file system
 	 * that refuses O_DIRECT leaves the file behind, and a second try
 	 * could not tell it from somebody else's. */
-	if ((flags & (IO_DIRECT | IO_APPEND)) == IO_DIRECT &&
-	    !fcntl(file->fd, F_SETFL, O_DIRECT))
-		file->direct = true;
+	if ((flags & (IO_DIRECT | IO_APPEND)) == IO_DIRECT) {
+		file->direct = !fcntl(file->fd, F_SETFL, O_DIRECT);
+		/* After a failed sync a page can be clean and not on the disk.
+		 * It is advice: where it is not taken, nothing better is. */
+		if (!file->direct)
+			posix_fadvise(file->fd, 0, 0, POSIX_FADV_DONTNEED);
+	}
 	*ret = file;
 	return 0;
 }

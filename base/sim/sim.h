@@ -30,7 +30,8 @@
  * flight happens, happens for a prefix of its sectors, or does not, at once
  * or up to linger_ns_max later, and its locks last as long.
  * A failed sync leaves each dirty sector durable or marked clean without
- * being durable: a second sync does not help.
+ * being durable: a second sync does not help, and only opening the file with
+ * IO_DIRECT (see base/io.h) shows what the disk has.
  * Reads see any part of writes in flight, and go on seeing it.
  *
  * Loops of a dead node run no more.  The iteration during which the node died

@@ -101,6 +101,8 @@ int sim_file_open(struct io *io, const char *path, unsigned flags,
 	f->file.direct = flags & IO_DIRECT && !n->sim->config.no_direct;
 	f->node = n;
 	f->flags = flags;
+	if (flags & IO_DIRECT)
+		sim_inode_uncache(f->inode);
 	list_push(&n->files, &f->link);
 	*ret = &f->file;
 	return 0;

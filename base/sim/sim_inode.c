@@ -336,6 +336,19 @@ void sim_inode_sync_fail(struct sim_inode *inode)
 		commit_size(inode);
 }
 
+void sim_inode_uncache(struct sim_inode *inode)
+{
+	list_for_each_safe(at, &inode->dirty_pages) {
+		struct sim_page *page = list_entry(at, struct sim_page, link);
+
+		for (unsigned s = 0; s < SIM_PAGE_SECTORS; s++)
+			if (page->lost & ~page->dirty & 1u << s)
+				copy_sector(page->now, page->old, s);
+		page->lost = 0;
+		page_settle(page);
+	}
+}
+
 void sim_inode_flip(struct sim_inode *inode, uint64_t offset, unsigned bit)
 {
 	struct sim_page *page = page_make(inode, offset / SIM_PAGE_BYTES);

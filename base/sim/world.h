@@ -190,6 +190,8 @@ void sim_inode_apply(const struct sim_write *, uint64_t first, uint64_t count,
 void sim_inode_sync(struct sim_inode *);
 /* A sync that fails: some of it is durable, all of it is clean. */
 void sim_inode_sync_fail(struct sim_inode *);
+/* What only a cache has after a failed sync is read no more. */
+void sim_inode_uncache(struct sim_inode *);
 void sim_inode_flip(struct sim_inode *, uint64_t offset, unsigned bit);
 void sim_inode_spoil(struct sim_inode *, uint64_t offset);
 /* A spoilt sector is among these bytes. */

@@ -160,6 +160,45 @@ TEST("a disk that fills up refuses, and goes on when it has room again")
 	sim_free(sim);
 }
 
+TEST("opened with IO_DIRECT a file shows what a failed sync left on the disk")
+{
+	unsigned old = 0;
+
+	for (uint64_t seed = 1; seed <= SEEDS; seed++) {
+		struct sim_config c = sim_config_calm(seed);
+		struct sim *sim;
+		struct io *io;
+		struct io_file *f, *d;
+		uint8_t buf[512], now[512];
+		ssize_t got;
+		size_t len;
+
+		c.no_direct = seed % 2;
+		sim = sim_create(&c);
+		io = sim_node_create(sim, "a", 0);
+		f = durable_file(io, "/f", 'o', 512);
+		memset(buf, 'n', sizeof(buf));
+		assert_int_equal(io_write(f, buf, sizeof(buf), 0), 0);
+		sim_disk_fault_at(sim_disk(sim, 0), SIM_FAULT_EIO,
+				  sim_disk_mutations(sim_disk(sim, 0)) + 1);
+		assert_int_equal(io_sync(f), -EIO);
+		assert_int_equal(io_sync(f), 0);
+		assert_int_equal(io_read(f, now, sizeof(now), 0, &len), 0);
+		assert_true(all_are(now, 512, 'n'));
+		d = open_file(io, "/f", IO_READ | IO_DIRECT);
+		assert_int_equal(io_read(d, now, sizeof(now), 0, &len), 0);
+		old += all_are(now, 512, 'o');
+		sim_disk_cut(sim_disk(sim, 0));
+		io_close(f);
+		io_close(d);
+		io_free(io);
+		read_back(sim, "/f", buf, sizeof(buf), &got);
+		assert_memory_equal(buf, now, 512);
+		sim_free(sim);
+	}
+	assert_in_range(old, 10, SEEDS - 10);
+}
+
 /* ---- slowness ---- */
 
 struct ticking {
