@@ -208,7 +208,9 @@ MUST_CHECK int log_reader_create(struct log *, struct loop *,
 void log_reader_free(struct log_reader *); /* nothing in flight; NULL-safe */
 
 struct log_read {
-	/* 0; -E_CORRUPT: the bytes are damaged, buf is not filled. */
+	/* 0; -E_CORRUPT: the bytes are damaged; -EIO: the disk refuses them;
+	 * -ENOENT: the segment has gone; -ENOMEM, -EMFILE, …: try again.
+	 * buf is filled with 0 only. */
 	void (*done)(struct log_read *, int err);
 	/* private */
 	struct log_reader *reader;

@@ -491,9 +491,7 @@ static void fetch_done(struct loop_op *op, int res)
 		err = fetch_serve(f, &frame);
 		fetch_free_packed(f);
 	}
-	fetch_end(f, err == -ENOMEM || err == -E_VERSION ? err
-		     : err				 ? -E_CORRUPT
-							 : 0);
+	fetch_end(f, err);
 }
 
 static int fetch_start(struct log_reader *r, struct log_read *read,
