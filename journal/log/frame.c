@@ -286,3 +286,28 @@ int log_frame_each_record(const struct log_frame *f, const uint8_t *plain,
 	}
 	return 0;
 }
+
+int log_frame_each_leading(const struct log_frame *f, const uint8_t *plain,
+			   uint32_t len,
+			   int (*each)(void *ctx, const struct log_record *),
+			   void *ctx, uint32_t *ret_count)
+{
+	struct log_frame part = *f;
+	uint32_t at = 0, size, count = 0;
+	struct log_record rec;
+	int err = 0;
+
+	part.payload_len = len;
+	while (at < len && count < f->record_count &&
+	       !frame_record(&part, plain, at, &rec, &size) &&
+	       rec.type != LOG_TYPE_PAD) {
+		rec.lsn = f->first_lsn + count;
+		err = each(ctx, &rec);
+		if (err)
+			return err;
+		at += size;
+		count++;
+	}
+	*ret_count = count;
+	return 0;
+}

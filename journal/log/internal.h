@@ -81,6 +81,13 @@ MUST_CHECK int
 log_frame_each_record(const struct log_frame *, const uint8_t *plain,
 		      int (*each)(void *ctx, const struct log_record *),
 		      void *ctx);
+/* The same for as many records as lie wholly in the first len bytes, and are
+ * sound: of a frame whose rest cannot be had. */
+MUST_CHECK int log_frame_each_leading(const struct log_frame *,
+				      const uint8_t *plain, uint32_t len,
+				      int (*each)(void *ctx,
+						  const struct log_record *),
+				      void *ctx, uint32_t *ret_count);
 void log_nonce(uint8_t ret[CRYPTO_NONCE_BYTES], enum log_nonce_role,
 	       uint64_t offset);
 
