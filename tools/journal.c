@@ -8,9 +8,9 @@
 #include "journal/store/checkpoint.h"
 #include "tools/command.h"
 #include "tools/journal_record.h"
+#include "tools/journal_start.h"
 #include "tools/output.h"
-
-#define CHECKPOINT_MAX 16u
+#include "tools/world.h"
 
 /* ---- verify ---- */
 
@@ -21,10 +21,7 @@ struct verifying {
 	json_t *findings;
 	struct log_verify_result result;
 	uint64_t checkpoints, damage;
-	/* the frame at which the newest checkpoint that has one ends */
-	struct checkpoint_file files[CHECKPOINT_MAX];
-	size_t file_count;
-	struct log_position positions[CHECKPOINT_MAX];
+	struct journal_start start;
 };
 
 static void on_finding(void *ctx, const struct log_finding *f)
@@ -49,58 +46,17 @@ static void on_finding(void *ctx, const struct log_finding *f)
 	printf(": %s\n", f->what);
 }
 
-/* Behind a checkpoint segments may be dropped one by one, so an unbroken
- * history is owed only from the newest one on.  Its name tells its LSN, and
- * the frame that begins there is where replay goes on: no key is needed. */
-static int note_frame(void *ctx, const struct log_frame_info *f)
-{
-	struct verifying *v = ctx;
-
-	for (size_t i = 0; i < v->file_count; i++) {
-		struct log_position *p = &v->positions[i];
-
-		if (f->first_lsn != v->files[i].lsn || !f->payload_ok)
-			continue;
-		p->segment = f->segment;
-		p->offset = f->offset;
-		p->lsn = f->first_lsn;
-		memcpy(p->chain, f->prev_chain, LOG_CHAIN_BYTES);
-	}
-	return 0;
-}
-
-static int find_start(struct verifying *v, const struct log_position **ret)
-{
-	const struct checkpoint_place place = {.identity = {.io = v->io},
-					       .dir = v->dir};
-	int err;
-
-	*ret = NULL;
-	err = checkpoint_list(&place, v->files, CHECKPOINT_MAX, &v->file_count);
-	if (err == -ENOENT)
-		err = 0;
-	if (!err)
-		err = log_inspect(v->io, v->dir, NULL, note_frame, NULL, v);
-	if (err)
-		return err;
-	for (size_t i = 0; i < v->file_count && !*ret; i++) {
-		if (v->positions[i].segment)
-			*ret = &v->positions[i];
-	}
-	return 0;
-}
-
 static void verify_checkpoints(struct verifying *v)
 {
-	for (size_t i = 0; i < v->file_count; i++) {
+	for (size_t i = 0; i < v->start.file_count; i++) {
 		char path[CHECKPOINT_PATH_MAX];
 		struct log_finding finding = {.kind = LOG_FINDING_DAMAGE,
 					      .file = path,
-					      .lsn = v->files[i].lsn};
+					      .lsn = v->start.files[i].lsn};
 		int err;
 
 		snprintf(path, sizeof(path), "%s/%s/%s", v->dir, CHECKPOINT_DIR,
-			 v->files[i].name);
+			 v->start.files[i].name);
 		err = blob_verify(v->io, path, NULL, &finding.offset);
 		v->checkpoints++;
 		/* Gone: a broker at work has written a newer one. */
@@ -149,33 +105,6 @@ static void print_verdict(const struct verifying *v)
 		     "not delete anything by hand.");
 }
 
-static int cannot_look(const char *command, const char *dir, int err)
-{
-	const char *advice = "";
-
-	if (err == -ENOENT || err == -ENOTDIR)
-		advice = "; name the directory that --data-dir named";
-	else if (err == -E_KEY)
-		advice = "; this key is not the directory's";
-	else if (err == -EACCES)
-		advice = "; run it as the broker's user";
-	fprintf(stderr, "%s: %s: %s%s\n", command, dir, err_str(err), advice);
-	return COMMAND_FAILED;
-}
-
-static int open_world(const char *command, struct io **ret)
-{
-	const char *reason = "";
-	int err = crypto_init();
-
-	if (!err)
-		err = io_create(IO_ENGINE_THREADS, ret, &reason);
-	if (!err)
-		return COMMAND_OK;
-	fprintf(stderr, "%s: %s: %s\n", command, err_str(err), reason);
-	return COMMAND_FAILED;
-}
-
 int journal_verify_run(int argc, char **argv)
 {
 	struct verifying v = {.command = "holdfast journal verify"};
@@ -196,7 +125,6 @@ int journal_verify_run(int argc, char **argv)
 		.words_min = 1,
 		.words_max = 1,
 	};
-	const struct log_position *from;
 	int words, code, err;
 
 	switch (options_parse(&options, argc, argv, &words)) {
@@ -208,15 +136,17 @@ int journal_verify_run(int argc, char **argv)
 		break;
 	}
 	v.dir = argv[0];
-	code = open_world(v.command, &v.io);
+	code = world_open(v.command, &v.io);
 	if (code)
 		return code;
 	v.findings = json_array();
-	err = find_start(&v, &from);
+	err = journal_start_find(&v.start, v.io, v.dir);
 	if (!err)
-		err = log_verify(v.io, v.dir, from, on_finding, &v, &v.result);
+		err = log_verify(v.io, v.dir,
+				 v.start.found ? &v.start.position : NULL,
+				 on_finding, &v, &v.result);
 	if (err) {
-		code = cannot_look(v.command, v.dir, err);
+		code = world_cannot_look(v.command, v.dir, err);
 	} else {
 		verify_checkpoints(&v);
 		print_verdict(&v);
@@ -305,19 +235,15 @@ static int inspect(const char *command, const char *dir, const char *key_file,
 {
 	struct crypto_key *key = NULL;
 	struct io *io;
-	int err, code = open_world(command, &io);
+	int err, code = world_open(command, &io);
 
 	if (code)
 		return code;
 	if (key_file) {
-		err = crypto_keyfile_load(io, key_file, &key);
-		if (err) {
-			fprintf(stderr,
-				"%s: %s: %s; a key file holds 64 hexadecimal "
-				"digits and is mode 0600\n",
-				command, key_file, err_str(err));
+		code = world_load_key(command, io, key_file, &key);
+		if (code) {
 			io_free(io);
-			return COMMAND_FAILED;
+			return code;
 		}
 	}
 	err = log_inspect(io, dir, key, print_frame, key ? print_record : NULL,
@@ -326,7 +252,7 @@ static int inspect(const char *command, const char *dir, const char *key_file,
 	io_free(io);
 	if (err == -EPIPE)
 		return COMMAND_OK;
-	return err ? cannot_look(command, dir, err) : COMMAND_OK;
+	return err ? world_cannot_look(command, dir, err) : COMMAND_OK;
 }
 
 int journal_inspect_run(int argc, char **argv)
