@@ -32,6 +32,12 @@ static const struct command commands[] = {
 	 journal_verify_run},
 	{"journal", "inspect", "list a journal's frames and records",
 	 journal_inspect_run},
+	{"store", "stat", "what is queued, and what disk it takes",
+	 store_stat_run},
+	{"store", "verify", "check everything in a data directory",
+	 store_verify_run},
+	{"store", "rebuild-index", "recover with a new index, broker stopped",
+	 store_rebuild_index_run},
 	{"user", "hash", "hash a password for holdfast.yaml", user_hash_run},
 	{"bench", "amqp", "measure a broker and check what it delivers",
 	 bench_amqp_run},
@@ -57,7 +63,7 @@ static void print_help(FILE *to, const char *noun)
 			continue;
 		snprintf(left, sizeof(left), "%s%s%s", c->noun,
 			 c->verb ? " " : "", c->verb ? c->verb : "");
-		fprintf(to, "  %-18s %s\n", left, c->summary);
+		fprintf(to, "  %-20s %s\n", left, c->summary);
 	}
 	fputs("\nEach has --help.  Exit codes: 0 done, 1 failed, 2 called "
 	      "wrongly.\n",
