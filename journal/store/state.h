@@ -60,23 +60,27 @@ struct state_run {
 	uint32_t file;		/* index into the state's files */
 	uint32_t offset, bytes; /* in the file's stream */
 	uint64_t expiry_min_ms; /* as in record_run */
-	/* NULL: all of span is there when live == span, else spilled: see
-	 * state_run_detail() */
+	/* NULL: in the index when `indexed`, else all of span is there. See
+	 * state_run_detail(). */
 	struct detail *detail;
 	struct list detail_link; /* among those in memory, coldest first */
+	bool indexed;		 /* the index has an encoded detail */
+	bool stale;		 /* which is older than the one in memory */
 };
 
 struct state_lane {
-	uint64_t next;	/* number of the next to come; from 1 */
-	uint64_t live;	/* messages */
+	uint64_t next; /* number of the next to come; from 1 */
+	uint64_t live; /* messages */
+	/* No entry expires before; 0: none expires. */
+	uint64_t entry_expiry_min_ms;
 	struct entries entries;
-	struct state_run **runs; /* by rising first */
+	struct state_run **runs;		/* by rising first */
 	size_t run_head, run_end, run_capacity; /* used: [head, end) */
 };
 
 struct state_queue {
 	struct record_queue record; /* its name is the one below */
-	uint64_t bytes;		    /* of live messages */
+	uint64_t live, bytes;	    /* messages, and theirs together */
 	struct state_lane *lanes[RECORD_PRIORITIES]; /* NULL: never used */
 	char name[];
 };
@@ -85,17 +89,25 @@ struct state_file {
 	uint64_t key;
 	uint64_t live;	/* messages, bodies and pieces; 0: free, but for ... */
 	uint64_t bytes; /* of an extent file, on disk */
-	uint64_t live_bytes; /* of it, estimated by count within each run */
+	/* As stored, what is live; of a run by the share of its messages.  A
+	 * body that several queues hold counts for each. */
+	uint64_t live_bytes;
 	bool dead; /* ... an extent file nothing is in, not yet removed */
+	/* private to state_files.c */
+	bool listed;
+	uint32_t next_free;
 };
 
 struct state {
 	struct idmap addresses, queues, uploads;
-	struct state_file *files;
+	struct state_file *files; /* free ones among them: live and dead tell */
 	size_t file_count, file_capacity, file_last;
+	struct idmap file_slots; /* key to index + 1 */
+	uint32_t file_free;	 /* the first free slot */
 	uint64_t next_id;
 	uint64_t live_messages, live_bytes, live_files;
-	uint64_t entry_count, run_count; /* in all lanes */
+	uint64_t entry_count, run_count;  /* in all lanes */
+	uint64_t piece_count, more_bytes; /* of uploads, of entry_more */
 	uint64_t changes; /* user records applied, CHECKPOINT aside */
 	/* Details in memory.  max and index are set by the owner before the
 	 * first record; index NULL: they stay in memory. */
@@ -103,6 +115,10 @@ struct state {
 	struct list details;
 	struct index *index;
 	uint64_t detail_spills;
+	/* Times that the index did not take one, which stays in memory then;
+	 * until there is detail_retry of them, it is not asked again. */
+	uint64_t detail_spill_failures;
+	size_t detail_retry;
 	char why[192];
 };
 
@@ -141,9 +157,14 @@ uint64_t state_memory(const struct state *);
 struct state_run *state_run_from(const struct state_lane *, uint64_t ref,
 				 size_t *ret_index);
 /* NULL with err 0: all of the run is there.  Brings a spilled one back;
- * borrowed until the next call that changes or looks up details. */
+ * borrowed until the next call that changes or looks up details.  Errors are
+ * the index's, or -ENOMEM; why is set. */
 MUST_CHECK int state_run_detail(struct state *, struct state_run *,
 				const struct detail **ret);
+/* The same encoded (detail.h), for the caller to free; nothing is brought
+ * back.  NULL with err 0: all of the run is there. */
+MUST_CHECK int state_run_encoded(struct state *, const struct state_run *,
+				 void **ret, size_t *ret_len);
 /* Ref of the first message that is there, from `first` on: an entry or in a
  * run; 0: none.  By counts alone when a detail is spilled, so it may name one
  * that has left, never skip one that is there. */
@@ -167,19 +188,25 @@ MUST_CHECK int state_put_queue(struct state *, const struct record_queue *);
 /* The lane, made when missing. */
 MUST_CHECK int state_put_lane(struct state *, struct state_queue *,
 			      unsigned priority, struct state_lane **ret);
-/* Append to the table a file that nothing lies in yet; key 0: a free slot. */
+/* Append to the table a file that nothing lies in yet; the key must be
+ * absent.  bytes: of an extent file. */
 MUST_CHECK int state_put_file(struct state *, uint64_t key, uint64_t bytes);
+/* All messages and pieces have been put: an extent file without any is dead.
+ * -E_CORRUPT when a segment has none. */
+MUST_CHECK int state_close_files(struct state *);
 /* A new upload without pieces; the id must be absent. */
 MUST_CHECK int state_put_upload(struct state *, uint64_t id,
 				struct state_upload **ret);
 MUST_CHECK int state_put_piece(struct state *, struct state_upload *,
 			       const struct entry_place *);
-/* Append to the lane a message like `like` with these parts.  -E_CORRUPT
- * when ref does not rise or belongs elsewhere. */
+/* Append to the lane, which is there, a message like `like` with these parts;
+ * the queue's bytes stay.  -E_CORRUPT when ref does not rise, is not below
+ * the lane's next, or is a run's. */
 MUST_CHECK int state_put_entry(struct state *, struct state_queue *,
 			       uint64_t ref, const struct entry *like,
 			       const struct state_parts *);
-/* Append a run; takes the detail, also on failure. */
+/* Append a run to its lane, which is there; takes the detail, also on
+ * failure.  -E_CORRUPT as above, or when they contradict each other. */
 MUST_CHECK int state_put_run(struct state *, struct state_queue *,
 			     const struct state_run *like, struct detail *);
 
