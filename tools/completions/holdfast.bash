@@ -7,8 +7,8 @@ _holdfast()
 
 	COMPREPLY=()
 	if [ "$COMP_CWORD" -eq 1 ]; then
-		COMPREPLY=($(compgen -W 'send receive queue journal user bench
-			doctor version help' -- "$cur"))
+		COMPREPLY=($(compgen -W 'send receive queue journal store user
+			bench doctor version help' -- "$cur"))
 		return
 	fi
 	if [ "$COMP_CWORD" -eq 2 ]; then
@@ -17,6 +17,9 @@ _holdfast()
 			pause resume' -- "$cur"))
 			return ;;
 		journal) COMPREPLY=($(compgen -W 'verify inspect' -- "$cur"))
+			return ;;
+		store) COMPREPLY=($(compgen -W 'stat verify rebuild-index' \
+			-- "$cur"))
 			return ;;
 		user) COMPREPLY=($(compgen -W 'hash' -- "$cur")); return ;;
 		bench) COMPREPLY=($(compgen -W 'amqp' -- "$cur")); return ;;
@@ -36,12 +39,12 @@ _holdfast()
 	--file|-f|--password-file|--key-file|-k)
 		COMPREPLY=($(compgen -f -- "$cur"))
 		return ;;
-	--data-dir|-d)
+	--data-dir|-d|--index-dir)
 		COMPREPLY=($(compgen -d -- "$cur"))
 		return ;;
 	esac
 	case $noun in
-	queue|journal|user|bench) command="$noun $verb" ;;
+	queue|journal|store|user|bench) command="$noun $verb" ;;
 	*) command=$noun ;;
 	esac
 	if [[ $cur == -* ]]; then
@@ -49,7 +52,7 @@ _holdfast()
 		COMPREPLY=($(compgen -W "$("${COMP_WORDS[0]}" $command --help \
 			2>/dev/null | grep -oE -- '--[a-z-]+' | sort -u)" \
 			-- "$cur"))
-	elif [ "$noun" = journal ]; then
+	elif [ "$noun" = journal ] || [ "$noun" = store ]; then
 		COMPREPLY=($(compgen -d -- "$cur"))
 	fi
 }

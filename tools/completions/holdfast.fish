@@ -1,16 +1,18 @@
 # fish completion of holdfast(1).
 complete -c holdfast -f
-set -l nouns send receive queue journal user bench doctor version help
+set -l nouns send receive queue journal store user bench doctor version help
 complete -c holdfast -n "not __fish_seen_subcommand_from $nouns" -a send -d 'send messages to an address'
 complete -c holdfast -n "not __fish_seen_subcommand_from $nouns" -a receive -d 'print and acknowledge messages'
 complete -c holdfast -n "not __fish_seen_subcommand_from $nouns" -a queue -d 'list and change queues'
 complete -c holdfast -n "not __fish_seen_subcommand_from $nouns" -a journal -d 'verify or inspect a data directory'
+complete -c holdfast -n "not __fish_seen_subcommand_from $nouns" -a store -d 'what is queued, and whether it is sound'
 complete -c holdfast -n "not __fish_seen_subcommand_from $nouns" -a user -d 'hash a password'
 complete -c holdfast -n "not __fish_seen_subcommand_from $nouns" -a bench -d 'measure a broker'
 complete -c holdfast -n "not __fish_seen_subcommand_from $nouns" -a doctor -d 'check this machine'
 complete -c holdfast -n "not __fish_seen_subcommand_from $nouns" -a version -d 'print the version'
 complete -c holdfast -n "__fish_seen_subcommand_from queue" -a 'list show create delete purge pause resume'
 complete -c holdfast -n "__fish_seen_subcommand_from journal" -a 'verify inspect (__fish_complete_directories)'
+complete -c holdfast -n "__fish_seen_subcommand_from store" -a 'stat verify rebuild-index (__fish_complete_directories)'
 complete -c holdfast -n "__fish_seen_subcommand_from user" -a hash
 complete -c holdfast -n "__fish_seen_subcommand_from bench" -a amqp
 complete -c holdfast -s o -l output -x -a 'table json yaml text' -d 'how to print it'
@@ -23,4 +25,5 @@ complete -c holdfast -n "__fish_seen_subcommand_from receive" -l outcome -x -a '
 complete -c holdfast -n "__fish_seen_subcommand_from receive" -s F -l follow -d 'go on until interrupted'
 complete -c holdfast -n "__fish_seen_subcommand_from send" -s f -l file -r -F -d 'the body'
 complete -c holdfast -n "__fish_seen_subcommand_from doctor" -s d -l data-dir -r -a '(__fish_complete_directories)'
-complete -c holdfast -n "__fish_seen_subcommand_from inspect" -s k -l key-file -r -F -d 'the master key'
+complete -c holdfast -n "__fish_seen_subcommand_from inspect store" -s k -l key-file -r -F -d 'the master key'
+complete -c holdfast -n "__fish_seen_subcommand_from rebuild-index" -l index-dir -r -a '(__fish_complete_directories)' -d "the broker's index_dir"
