@@ -21,7 +21,7 @@
 #define EXTENT_KIND "EXTENTS"
 #define EXTENT_RUN_BYTES (1024u * 1024u) /* no run is larger */
 #define EXTENT_SPAN_MAX 131072u /* numbers from a run's first to its last */
-#define EXTENT_NAME_BYTES 23u	/* 8 + '-' + 8 + ".ext" + zero */
+#define EXTENT_NAME_BYTES 22u	/* 8 + '-' + 8 + ".ext" + zero */
 
 /* Files by key, as log_segment_key(), with the top bit set for extents. */
 #define STORE_EXTENT_BIT (1ull << 63)

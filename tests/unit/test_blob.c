@@ -3,8 +3,10 @@
 #include "journal/log/blob.h"
 #include "tests/unit/log_harness.h"
 
-#define CHUNK_BYTES 65536u
-#define FIRST_CHUNK_AT 4096u
+#define CHUNK_BYTES BLOB_CHUNK_BYTES
+#define FIRST_CHUNK_AT BLOB_HEADER_BYTES
+#define GOLDEN "tests/golden/blob-2.bin"
+#define GOLDEN_BYTES 3000u
 
 static const uint8_t cluster[16] = "a cluster's name";
 
@@ -237,4 +239,222 @@ TEST("a finished blob survives a power cut; a fault never yields half of one")
 	}
 }
 
-TEST_MAIN()
+/* ---- chunks ---- */
+
+static uint8_t *blobs_raw(struct blobs *b, const char *path)
+{
+	uint8_t *raw = malloc(b->bytes);
+	struct io_file *file;
+	size_t got;
+
+	assert_int_equal(io_open(b->io, path, IO_READ, &file), 0);
+	assert_int_equal(io_read(file, raw, b->bytes, 0, &got), 0);
+	assert_int_equal(got, b->bytes);
+	io_close(file);
+	return raw;
+}
+
+TEST("the hash is of the header and of the chunks' headers")
+{
+	const size_t len = 2 * CHUNK_BYTES + 777;
+	uint8_t hash[CRYPTO_HASH_BYTES];
+	struct crypto_hasher *hasher;
+	struct blobs b;
+	uint8_t *raw;
+
+	blobs_init(&b);
+	blobs_make(&b, "d/b", len);
+	raw = blobs_raw(&b, "d/b");
+	assert_int_equal(crypto_hasher_create(&hasher), 0);
+	crypto_hasher_add(hasher, raw, BLOB_HEADER_BYTES);
+	for (uint32_t i = 0; i < 3; i++)
+		crypto_hasher_add(hasher, raw + blob_chunk_offset(i), 32);
+	crypto_hasher_finish(hasher, hash);
+	assert_memory_equal(hash, b.hash, sizeof(hash));
+	free(raw);
+	blobs_fini(&b);
+}
+
+TEST("verifying tells where the damage begins")
+{
+	const size_t len = 20 * CHUNK_BYTES + 9;
+	struct blobs b;
+
+	blobs_init(&b);
+	blobs_make(&b, "d/b", len);
+	for (uint32_t i = 0; i <= 20; i++) {
+		struct sim_disk *disk = sim_disk(b.sim, 0);
+		uint64_t at = blob_chunk_offset(i) + (i % 2 ? 3 : 40);
+		uint64_t offset = 1;
+
+		assert_int_equal(sim_disk_flip(disk, "d/b", at, 3), 0);
+		assert_int_equal(blob_verify(b.io, "d/b", NULL, &offset),
+				 -E_CORRUPT);
+		assert_int_equal(offset, blob_chunk_offset(i));
+		assert_int_equal(sim_disk_flip(disk, "d/b", at, 3), 0);
+	}
+	for (int i = 0; i < 2; i++) {
+		uint64_t offset = 1;
+
+		/* Another file's hash, and no file. */
+		b.hash[0]++;
+		assert_true(blob_verify(b.io, i ? "d/x" : "d/b", b.hash,
+					&offset) < 0);
+		assert_int_equal(offset, 0);
+	}
+	blobs_fini(&b);
+}
+
+TEST("a blob opens by its hash also when its contents are damaged, which is "
+     "noticed on reading")
+{
+	const size_t len = 3 * CHUNK_BYTES;
+	struct blob_reader *r;
+	struct blobs b;
+	uint8_t *data = malloc(len);
+
+	blobs_init(&b);
+	blobs_make(&b, "d/b", len);
+	assert_int_equal(sim_disk_flip(sim_disk(b.sim, 0), "d/b",
+				       blob_chunk_offset(1) + 1000, 0),
+			 0);
+	assert_int_equal(blob_open(&b.id, "d/b", "test", b.hash, &r), 0);
+	assert_int_equal(blob_read(r, data, CHUNK_BYTES), 0);
+	assert_int_equal(blob_read(r, data, 1), -E_CORRUPT);
+	/* And it stays so. */
+	assert_int_equal(blob_read(r, data, 1), -E_CORRUPT);
+	assert_false(blob_at_end(r));
+	blob_close(r);
+	free(data);
+	blobs_fini(&b);
+}
+
+TEST("any chunk opens by itself, at its own place in its own file")
+{
+	const size_t len = 3 * CHUNK_BYTES + 5000;
+	uint8_t *plain = malloc(CHUNK_BYTES), *want = malloc(len);
+	struct blob_keys *keys = NULL, *other = NULL;
+	uint8_t *raw;
+	struct blobs b;
+
+	blobs_init(&b);
+	blobs_make(&b, "d/a", len);
+	blobs_make(&b, "d/b", len);
+	raw = blobs_raw(&b, "d/b");
+	harness_pattern(want, len, (uint32_t)len);
+	assert_int_equal(blob_keys_open(&b.id, "d/c", "test", &keys), -ENOENT);
+	assert_int_equal(blob_keys_open(&b.id, "d/b", "tesu", &keys),
+			 -E_CORRUPT);
+	assert_int_equal(blob_keys_open(&b.id, "d/b", "test", &keys), 0);
+	assert_int_equal(blob_keys_open(&b.id, "d/a", "test", &other), 0);
+	for (uint32_t i = 4; i-- > 0;) {
+		const uint8_t *at = raw + blob_chunk_offset(i);
+		size_t rest = b.bytes - blob_chunk_offset(i);
+		uint32_t got = 0, here = i == 3 ? 5000 : CHUNK_BYTES;
+
+		assert_int_equal(
+			blob_open_chunk(keys, i, at, rest, plain, &got), 0);
+		assert_int_equal(got, here);
+		assert_memory_equal(plain, want + i * CHUNK_BYTES, here);
+		assert_int_equal(blob_open_chunk(keys, i, at, 32 + here - 1,
+						 plain, &got),
+				 -E_CORRUPT);
+		assert_int_equal(blob_open_chunk(keys, i, at, 31, plain, &got),
+				 -E_CORRUPT);
+		assert_int_equal(
+			blob_open_chunk(keys, i + 1, at, rest, plain, &got),
+			-E_CORRUPT);
+		assert_int_equal(
+			blob_open_chunk(other, i, at, rest, plain, &got),
+			-E_CORRUPT);
+	}
+	blob_keys_free(keys);
+	blob_keys_free(other);
+	free(plain);
+	free(want);
+	free(raw);
+	blobs_fini(&b);
+}
+
+TEST("the position is what has been written to the stream")
+{
+	struct blob_writer *w = NULL;
+	uint8_t *data = calloc(1, 3 * CHUNK_BYTES);
+	struct blobs b;
+
+	blobs_init(&b);
+	assert_int_equal(blob_create(&b.id, "d/b", "test", &w), 0);
+	assert_int_equal(blob_position(w), 0);
+	assert_int_equal(blob_write(w, data, 7), 0);
+	assert_int_equal(blob_position(w), 7);
+	assert_int_equal(blob_write(w, data, 3 * CHUNK_BYTES), 0);
+	assert_int_equal(blob_position(w), 3 * CHUNK_BYTES + 7);
+	blob_abandon(w);
+	free(data);
+	blobs_fini(&b);
+}
+
+TEST("a blob is written the same way where the page cache cannot be avoided")
+{
+	struct sim_config config = sim_config_calm(1);
+	struct blobs b;
+
+	memset(&b, 0, sizeof(b));
+	config.no_direct = true;
+	b.sim = sim_create(&config);
+	b.io = sim_node_create(b.sim, "blobs", 0);
+	b.key = harness_key();
+	b.id = (struct blob_identity){
+		.io = b.io, .master = b.key, .cluster_id = cluster};
+	assert_int_equal(io_mkdir(b.io, "d"), 0);
+	blobs_make(&b, "d/b", 3000001);
+	assert_int_equal(blobs_read(&b, "d/b", 3000001, b.hash), 0);
+	blobs_fini(&b);
+}
+
+/* ---- golden ---- */
+
+static struct io *golden_io(void)
+{
+	struct io *io = NULL;
+	const char *reason;
+
+	assert_int_equal(io_create(IO_ENGINE_THREADS, &io, &reason), 0);
+	return io;
+}
+
+TEST("a blob of version 2 is read, one of version 1 is told by its version")
+{
+	struct blobs b = {.io = golden_io(), .key = harness_key()};
+	struct blob_reader *r = NULL;
+
+	b.id = (struct blob_identity){
+		.io = b.io, .master = b.key, .cluster_id = cluster};
+	assert_int_equal(blobs_read(&b, GOLDEN, GOLDEN_BYTES, NULL), 0);
+	assert_int_equal(blob_open(&b.id,
+				   "tests/golden/journal/checkpoints/blob",
+				   "golden", NULL, &r),
+			 -E_VERSION);
+	crypto_key_free(b.key);
+	io_free(b.io);
+}
+
+/* GOLDEN_WRITE=<directory> build/tests/unit/test_blob */
+int main(int argc, char **argv)
+{
+	const char *dir = getenv("GOLDEN_WRITE");
+	struct blobs b = {0};
+	char path[4096];
+
+	if (!dir)
+		return test_run(argc, argv);
+	b.io = golden_io();
+	b.key = harness_key();
+	b.id = (struct blob_identity){
+		.io = b.io, .master = b.key, .cluster_id = cluster};
+	snprintf(path, sizeof(path), "%s/blob-2.bin", dir);
+	blobs_make(&b, path, GOLDEN_BYTES);
+	crypto_key_free(b.key);
+	io_free(b.io);
+	return 0;
+}

@@ -1,13 +1,12 @@
 /* tests/unit/test_log_golden.c: bytes that every later version must read.
  *
- * tests/golden/journal is a log's directory as version 1 wrote it, with a
- * blob beside it; tests/golden/journal-frame.bin is one frame with nothing
- * random in it, which version 1 must go on writing bit by bit.  They are made
- * anew, for a new format version, in an empty directory and by
+ * tests/golden/journal is a log's directory as version 1 wrote it;
+ *tests/golden/journal-frame.bin is one frame with nothing random in it, which
+ *version 1 must go on writing bit by bit.  They are made anew, for a new format
+ *version, in an empty directory and by
  *
  *	GOLDEN_WRITE=<directory> build/tests/unit/test_log_golden
  */
-#include "journal/log/blob.h"
 #include "tests/unit/log_harness.h"
 
 #define GOLDEN "tests/golden/"
@@ -118,29 +117,6 @@ TEST("a journal of version 1 is read")
 	io_free(io);
 }
 
-TEST("a blob of version 1 is read")
-{
-	struct io *io = golden_io();
-	struct crypto_key *key = harness_key();
-	struct log_cluster cluster;
-	struct blob_identity id = {
-		.io = io, .master = key, .cluster_id = cluster.cluster_id};
-	struct blob_reader *r = NULL;
-	uint8_t data[3000], want[3000];
-
-	assert_int_equal(log_cluster_load(io, GOLDEN "journal", &cluster), 0);
-	assert_int_equal(blob_open(&id, GOLDEN "journal/checkpoints/blob",
-				   "golden", NULL, &r),
-			 0);
-	assert_int_equal(blob_read(r, data, sizeof(data)), 0);
-	assert_true(blob_at_end(r));
-	harness_pattern(want, sizeof(want), 99);
-	assert_memory_equal(data, want, sizeof(data));
-	blob_close(r);
-	crypto_key_free(key);
-	io_free(io);
-}
-
 /* ---- making them ---- */
 
 static void golden_write_file(const char *dir, const char *name,
@@ -158,13 +134,10 @@ static void golden_write_file(const char *dir, const char *name,
 
 static void golden_write(const char *dir)
 {
-	uint8_t frame[FRAME_BYTES], data[3000], hash[CRYPTO_HASH_BYTES];
+	uint8_t frame[FRAME_BYTES];
 	struct io *io = golden_io();
-	char journal[LOG_PATH_BYTES], path[LOG_PATH_BYTES + 32];
-	struct blob_identity id;
-	struct blob_writer *w;
+	char journal[LOG_PATH_BYTES];
 	struct harness h;
-	uint64_t bytes;
 
 	golden_frame(frame);
 	golden_write_file(dir, "journal-frame.bin", frame, sizeof(frame));
@@ -179,13 +152,6 @@ static void golden_write(const char *dir)
 	assert_int_equal(harness_open(&h), 0);
 	assert_int_equal(harness_put(&h, 5, 10), 0);
 	assert_int_equal(harness_put(&h, 6, 0), 0);
-	id = (struct blob_identity){
-		.io = io, .master = h.key, .cluster_id = log_cluster_id(h.log)};
-	snprintf(path, sizeof(path), "%s/checkpoints/blob", journal);
-	harness_pattern(data, sizeof(data), 99);
-	assert_int_equal(blob_create(&id, path, "golden", &w), 0);
-	assert_int_equal(blob_write(w, data, sizeof(data)), 0);
-	assert_int_equal(blob_finish(w, hash, &bytes), 0);
 	harness_close(&h, true);
 	harness_fini(&h);
 	io_free(io);
