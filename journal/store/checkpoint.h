@@ -33,9 +33,10 @@ struct checkpoint_place {
 
 /* Writes, syncs and renames; file->epoch and position->lsn make the name.
  * One (epoch, lsn) is written at most once.  After -ENOSPC nothing is left
- * behind and a later try may succeed; any other failure is final. */
-MUST_CHECK int checkpoint_write(const struct checkpoint_place *,
-				const struct state *,
+ * behind and a later try may succeed; any other failure is final.  The state
+ * does not change; when its index cannot give back a detail, its why is set.
+ * States that have seen the same records write the same plaintext. */
+MUST_CHECK int checkpoint_write(const struct checkpoint_place *, struct state *,
 				const struct log_position *, uint32_t epoch,
 				struct checkpoint_file *ret,
 				uint8_t ret_hash[CRYPTO_HASH_BYTES],

@@ -73,8 +73,15 @@ static int replay_all(struct recovery *r, const struct log_position *from)
 
 static void start_over(struct recovery *r)
 {
+	struct index *index = r->state->index;
+	size_t detail_bytes_max = r->state->detail_bytes_max;
+
+	/* What the index was given before is overwritten or never asked for:
+	 * a new state knows only what it has given itself. */
 	state_fini(r->state);
 	state_init(r->state);
+	r->state->index = index;
+	r->state->detail_bytes_max = detail_bytes_max;
 	r->why[0] = '\0';
 	r->mismatch = false;
 }
@@ -105,7 +112,10 @@ static int try_file(struct recovery *r, const struct checkpoint_file *file)
 	if (err) {
 		snprintf(r->why, sizeof(r->why),
 			 "%s/" CHECKPOINT_DIR "/%s cannot be loaded: %s",
-			 r->place->dir, file->name, err_str(err));
+			 r->place->dir, file->name,
+			 err == -E_VERSION
+				 ? "another version wrote it; run that one"
+				 : err_str(err));
 		return err;
 	}
 	err = replay_all(r, &r->from);

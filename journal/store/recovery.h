@@ -16,7 +16,8 @@
 struct recovery {
 	const struct checkpoint_place *place;
 	struct log *log;     /* claimed */
-	struct state *state; /* initialised; the result */
+	struct state *state; /* initialised; the result.  Its index and
+				detail_bytes_max stay as they were set */
 	/* The checkpoint that was used and the one before it, newest first;
 	 * the latter is known by name only. */
 	struct checkpoint_file kept[2];
