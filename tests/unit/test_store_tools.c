@@ -306,7 +306,8 @@ TEST("a view of a directory is what its records add up to")
 	assert_int_equal(v->state.entry_count, 15);
 	q = idmap_get(&v->state.queues, ORDERS);
 	assert_non_null(q);
-	assert_string_equal(q->name, "orders");
+	assert_int_equal(q->record.name_len, 6);
+	assert_memory_equal(q->name, "orders", 6);
 	store_view_fini(v);
 
 	write_checkpoint();
