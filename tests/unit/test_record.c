@@ -9,12 +9,14 @@
 #include "journal/store/record.h"
 
 #define GOLDEN "tests/golden/records.txt"
-#define META_MAX 140000u
+#define META_MAX 300000u
 
 static uint8_t meta[META_MAX];
 
 static const uint64_t targets[] = {7, 8, 0x1122334455667788};
-static const struct record_range ranges[] = {{1, 1}, {5, 9}};
+/* The first message of priority 0, some of priority 4. */
+static const struct record_range ranges[] = {
+	{1, 1}, {0x0400000000000005, 0x0400000000000009}};
 
 static const struct record_enqueue enqueue = {
 	.props = {.expiry_ms = 1700000060000,
@@ -36,25 +38,60 @@ static const struct record_enqueue enqueue_upload = {
 };
 static const struct record_piece piece = {.upload = 42, .index = 3};
 static const struct record_ack ack = {
-	.queue = 7, .range_count = 2, .ranges = ranges};
+	.queue = 7, .bytes = 4321, .range_count = 2, .ranges = ranges};
 static const struct record_count count = {.queue = 7,
-					  .ref = 99,
+					  .ref = 0x0400000000000063,
 					  .deliveries = 3,
 					  .extra_len = 5,
 					  .extra = "extra"};
 static const struct record_move move = {
 	.queue = 7,
-	.ref = 99,
+	.ref = 0x0900000000000063,
+	.props = {.expiry_ms = 1700000060000,
+		  .arrived_ms = 1700000000000,
+		  .priority = 9,
+		  .durable = 1},
+	.bytes = 1234,
 	.origin = {.address = "orders",
 		   .queue = "orders.eu",
 		   .address_len = 6,
 		   .queue_len = 9,
 		   .reason = RECORD_REASON_ATTEMPTS},
-	.expiry_ms = 1700000060000,
 	.extra_len = 2,
 	.extra = "ex",
 	.target_count = 2,
 	.targets = targets,
+};
+static const struct record_run runs[] = {
+	{.queue = 7,
+	 .first = 0x0400000000000001,
+	 .span = 1000,
+	 .copied = 900,
+	 .offset = 0,
+	 .bytes = 1 << 20,
+	 .expiry_min_ms = 1700000060000},
+	{.queue = 8,
+	 .first = 0x0900000000000010,
+	 .span = 1,
+	 .copied = 1,
+	 .offset = 1 << 20,
+	 .bytes = 100},
+};
+static const struct record_piece_place places[] = {
+	{.upload = 42,
+	 .index = 3,
+	 .offset = 1 << 21,
+	 .stored_len = 1000,
+	 .body_len = 2000},
+};
+static const struct record_extents extents = {
+	.file = 0x8000000100000002,
+	.file_bytes = 3 << 20,
+	.hash = {8, 7, 6, [31] = 1},
+	.run_count = 2,
+	.piece_count = 1,
+	.runs = runs,
+	.pieces = places,
 };
 static const struct record_address address = {.id = 3,
 					      .name = "orders",
@@ -68,7 +105,6 @@ static const struct record_queue queue = {.id = 4,
 					  .name_len = 9,
 					  .routing = RECORD_ANYCAST,
 					  .flags = RECORD_QUEUE_PAUSED};
-static const struct record_purge purge = {.queue = 7, .upto = 1000};
 static const struct record_checkpoint checkpoint = {
 	.lsn = 5000,
 	.hash = {1, 2, 3, 4, 5, 6, 7, 8, [31] = 255},
@@ -92,7 +128,7 @@ static const struct sample samples[] = {
 	{"ADDRESS_GONE", RECORD_ADDRESS_GONE},
 	{"QUEUE", RECORD_QUEUE},
 	{"QUEUE_GONE", RECORD_QUEUE_GONE},
-	{"PURGE", RECORD_PURGE},
+	{"EXTENTS", RECORD_EXTENTS},
 	{"CHECKPOINT", RECORD_CHECKPOINT},
 };
 
@@ -120,8 +156,8 @@ static size_t encode(const struct sample *s)
 		return record_gone_encode(4, meta);
 	case RECORD_QUEUE:
 		return record_queue_encode(&queue, meta);
-	case RECORD_PURGE:
-		return record_purge_encode(&purge, meta);
+	case RECORD_EXTENTS:
+		return record_extents_encode(&extents, meta);
 	case RECORD_CHECKPOINT:
 		return record_checkpoint_encode(&checkpoint, meta);
 	}
@@ -137,7 +173,7 @@ union any {
 	struct record_move move;
 	struct record_address address;
 	struct record_queue queue;
-	struct record_purge purge;
+	struct record_extents extents;
 	struct record_checkpoint checkpoint;
 };
 
@@ -163,8 +199,8 @@ static int decode(uint8_t type, const void *data, size_t len, union any *ret)
 		return record_gone_decode(data, len, &ret->id);
 	case RECORD_QUEUE:
 		return record_queue_decode(data, len, &ret->queue);
-	case RECORD_PURGE:
-		return record_purge_decode(data, len, &ret->purge);
+	case RECORD_EXTENTS:
+		return record_extents_decode(data, len, &ret->extents);
 	case RECORD_CHECKPOINT:
 		return record_checkpoint_decode(data, len, &ret->checkpoint);
 	}
@@ -208,8 +244,37 @@ TEST("every record's bytes are those of the golden file")
 	fclose(golden);
 }
 
+static int same_run(void *ctx, const struct record_run *r)
+{
+	unsigned *i = ctx;
+
+	assert_memory_equal(r, &runs[*i], sizeof(*r));
+	++*i;
+	return 0;
+}
+
+static int same_place(void *ctx, const struct record_piece_place *p)
+{
+	unsigned *i = ctx;
+
+	assert_int_equal(*i, ARRAY_COUNT(runs));
+	assert_memory_equal(p, &places[0], sizeof(*p));
+	return 77;
+}
+
+TEST("a ref is a priority and a number")
+{
+	uint64_t last = record_ref(9, (1ull << 56) - 1);
+
+	assert_int_equal(record_ref_priority(last), 9);
+	assert_int_equal(record_ref_number(last), (1ull << 56) - 1);
+	assert_int_equal(record_ref(0, 1), 1);
+	assert_true(record_ref(4, 1) > record_ref(3, (1ull << 56) - 1));
+}
+
 TEST("what is encoded is decoded")
 {
+	unsigned seen = 0;
 	union any a;
 
 	assert_int_equal(decode(RECORD_ENQUEUE, meta, encode(&samples[0]), &a),
@@ -226,15 +291,19 @@ TEST("what is encoded is decoded")
 	assert_int_equal(decode(RECORD_ACK, meta, encode(&samples[4]), &a), 0);
 	assert_int_equal(a.ack.queue, 7);
 	assert_int_equal(a.ack.range_count, 2);
-	assert_int_equal(record_ack_range(&a.ack, 1).first, 5);
-	assert_int_equal(record_ack_range(&a.ack, 1).last, 9);
+	assert_int_equal(a.ack.bytes, 4321);
+	assert_int_equal(record_ack_range(&a.ack, 1).first, ranges[1].first);
+	assert_int_equal(record_ack_range(&a.ack, 1).last, ranges[1].last);
 	assert_int_equal(decode(RECORD_COUNT, meta, encode(&samples[5]), &a),
 			 0);
 	assert_int_equal(a.count.deliveries, 3);
 	assert_memory_equal(a.count.extra, "extra", 5);
 	assert_int_equal(decode(RECORD_MOVE, meta, encode(&samples[6]), &a), 0);
-	assert_int_equal(a.move.ref, 99);
-	assert_int_equal(a.move.expiry_ms, move.expiry_ms);
+	assert_int_equal(a.move.ref, move.ref);
+	assert_int_equal(a.move.props.expiry_ms, move.props.expiry_ms);
+	assert_int_equal(a.move.props.priority, 9);
+	assert_int_equal(a.move.bytes, 1234);
+	assert_int_equal(a.move.upload, 0);
 	assert_int_equal(a.move.origin.reason, RECORD_REASON_ATTEMPTS);
 	assert_memory_equal(a.move.origin.address, "orders", 6);
 	assert_memory_equal(a.move.origin.queue, "orders.eu", 9);
@@ -246,6 +315,14 @@ TEST("what is encoded is decoded")
 	assert_int_equal(a.queue.address, 3);
 	assert_int_equal(a.queue.flags, RECORD_QUEUE_PAUSED);
 	assert_memory_equal(a.queue.name, "orders.eu", 9);
+	assert_int_equal(decode(RECORD_EXTENTS, meta, encode(&samples[11]), &a),
+			 0);
+	assert_int_equal(a.extents.file, extents.file);
+	assert_int_equal(a.extents.file_bytes, extents.file_bytes);
+	assert_memory_equal(a.extents.hash, extents.hash, 32);
+	assert_int_equal(
+		record_extents_each(&a.extents, same_run, same_place, &seen),
+		77);
 	assert_int_equal(
 		decode(RECORD_CHECKPOINT, meta, encode(&samples[12]), &a), 0);
 	assert_int_equal(a.checkpoint.lsn, 5000);
@@ -306,21 +383,43 @@ TEST("a field outside its values is refused")
 	assert_int_equal(with64(0, 44, 0), -E_CORRUPT); /* target 0 */
 	assert_int_equal(with64(2, 0, 0), -E_CORRUPT);	/* upload 0 */
 	assert_int_equal(with64(3, 0, 0), -E_CORRUPT);
-	assert_int_equal(with64(4, 0, 0), -E_CORRUPT); /* queue 0 */
-	assert_int_equal(with32(4, 8, 0), -E_CORRUPT); /* ranges */
-	assert_int_equal(with32(4, 8, UINT32_MAX), -E_CORRUPT);
-	assert_int_equal(with64(4, 12, 2), -E_CORRUPT); /* 2 to 1 */
+	assert_int_equal(with64(4, 0, 0), -E_CORRUPT);	/* queue 0 */
+	assert_int_equal(with32(4, 16, 1), -E_CORRUPT); /* ranges */
+	assert_int_equal(with32(4, 16, UINT32_MAX), -E_CORRUPT);
+	assert_int_equal(with64(4, 20, 2), -E_CORRUPT); /* 2 to 1 */
+	assert_int_equal(with8(4, 35, 1), -E_CORRUPT);	/* two lanes */
+	assert_int_equal(with64(5, 8, 0), -E_CORRUPT);	/* ref 0 */
+	assert_int_equal(with8(5, 15, 10), -E_CORRUPT); /* no such lane */
 	assert_int_equal(with32(5, 20, UINT32_MAX), -E_CORRUPT);
-	assert_int_equal(with8(6, 24, 0), -E_CORRUPT); /* reason */
-	assert_int_equal(with8(6, 24, 5), -E_CORRUPT);
-	assert_int_equal(with32(6, 33, UINT32_MAX), -E_CORRUPT);
+	assert_int_equal(with8(6, 15, 10), -E_CORRUPT); /* no such lane */
+	assert_int_equal(with8(6, 32, 10), -E_CORRUPT); /* priority */
+	assert_int_equal(with64(6, 36, 1), -E_CORRUPT); /* no pieces */
+	assert_int_equal(with8(6, 56, 0), -E_CORRUPT);	/* reason */
+	assert_int_equal(with8(6, 56, 5), -E_CORRUPT);
+	assert_int_equal(with32(6, 65, UINT32_MAX), -E_CORRUPT);
 	assert_int_equal(with8(7, 8, 0), -E_CORRUPT); /* routing */
 	assert_int_equal(with8(7, 8, 4), -E_CORRUPT);
 	assert_int_equal(with8(7, 9, 2), -E_CORRUPT);  /* flags */
 	assert_int_equal(with8(7, 12, 0), -E_CORRUPT); /* zero in name */
 	assert_int_equal(with8(9, 16, 3), -E_CORRUPT);
 	assert_int_equal(with8(9, 17, 8), -E_CORRUPT);
-	assert_int_equal(with64(9, 8, 0), -E_CORRUPT);	  /* address 0 */
+	assert_int_equal(with64(9, 8, 0), -E_CORRUPT);	 /* address 0 */
+	assert_int_equal(with8(11, 7, 0), -E_CORRUPT);	 /* a segment */
+	assert_int_equal(with32(11, 48, 1), -E_CORRUPT); /* runs */
+	assert_int_equal(with32(11, 48, UINT32_MAX), -E_CORRUPT);
+	assert_int_equal(with32(11, 52, UINT32_MAX), -E_CORRUPT);
+	assert_int_equal(with64(11, 56, 0), -E_CORRUPT);   /* queue 0 */
+	assert_int_equal(with8(11, 71, 10), -E_CORRUPT);   /* no such lane */
+	assert_int_equal(with32(11, 72, 899), -E_CORRUPT); /* copied more */
+	assert_int_equal(with32(11, 72, 0), -E_CORRUPT);
+	assert_int_equal(with32(11, 76, 0), -E_CORRUPT);
+	assert_int_equal(with32(11, 80, UINT32_MAX), -E_CORRUPT); /* end */
+	assert_int_equal(with32(11, 84, 899), -E_CORRUPT); /* too short */
+	assert_int_equal(with32(11, 84, RECORD_RUN_BYTES_MAX + 1), -E_CORRUPT);
+	/* numbers beyond the last */
+	assert_int_equal(with64(11, 64, record_ref(5, 0) - 999), -E_CORRUPT);
+	assert_int_equal(with64(11, 136, 0), -E_CORRUPT); /* upload 0 */
+	assert_int_equal(with32(11, 148, UINT32_MAX), -E_CORRUPT);
 	assert_int_equal(with8(12, 42, '/'), -E_CORRUPT); /* path */
 }
 
@@ -335,6 +434,9 @@ TEST("the largest of everything fits its room")
 		.queue = 1, .range_count = RECORD_RANGE_MAX, .ranges = wide};
 	struct record_move m = move;
 	struct record_queue q = queue;
+	static struct record_run every_run[RECORD_RUN_MAX];
+	static struct record_piece_place every_place[RECORD_RUN_MAX];
+	struct record_extents x = extents;
 	size_t len;
 
 	memset(name, 'n', sizeof(name));
@@ -357,6 +459,16 @@ TEST("the largest of everything fits its room")
 	len = record_move_encode(&m, meta);
 	assert_true(len <= record_move_room(&m));
 	assert_int_equal(decode_exact(RECORD_MOVE, meta, len), 0);
+	for (size_t i = 0; i < RECORD_RUN_MAX; i++) {
+		every_run[i] = runs[0];
+		every_place[i] = places[0];
+	}
+	x.run_count = x.piece_count = RECORD_RUN_MAX;
+	x.runs = every_run;
+	x.pieces = every_place;
+	len = record_extents_encode(&x, meta);
+	assert_true(len <= record_extents_room(&x));
+	assert_int_equal(decode_exact(RECORD_EXTENTS, meta, len), 0);
 	len = record_queue_encode(&q, meta);
 	assert_true(len <= RECORD_QUEUE_ROOM);
 	assert_int_equal(decode_exact(RECORD_QUEUE, meta, len), 0);
