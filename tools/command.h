@@ -21,6 +21,7 @@ int queue_resume_run(int argc, char **argv);
 int bench_amqp_run(int argc, char **argv);
 int journal_verify_run(int argc, char **argv);
 int journal_inspect_run(int argc, char **argv);
+int journal_salvage_run(int argc, char **argv);
 int store_stat_run(int argc, char **argv);
 int store_verify_run(int argc, char **argv);
 int store_rebuild_index_run(int argc, char **argv);

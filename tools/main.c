@@ -32,6 +32,8 @@ static const struct command commands[] = {
 	 journal_verify_run},
 	{"journal", "inspect", "list a journal's frames and records",
 	 journal_inspect_run},
+	{"journal", "salvage", "copy what is intact to a new directory",
+	 journal_salvage_run},
 	{"store", "stat", "what is queued, and what disk it takes",
 	 store_stat_run},
 	{"store", "verify", "check everything in a data directory",
