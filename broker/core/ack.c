@@ -10,7 +10,18 @@ struct ack_batch {
 	struct log_note note;
 	struct queue *queue; /* held */
 	struct list refs;
-	struct core_command *purge;
+	uint8_t meta[];
+};
+
+/* What only the store knows leaves by its numbers.  Behind the records of what
+ * was ready; without ranges it still says when those, and what an earlier
+ * purge has removed, are durable. */
+struct purge {
+	struct log_append append;
+	struct log_note note;
+	struct queue *queue; /* held, once it is on its way */
+	struct core_command *command;
+	uint64_t messages, bytes;
 	uint8_t meta[];
 };
 
@@ -30,9 +41,9 @@ static void ack_wake(struct queue *q)
 	loop_defer(q->shard->loop, &q->ack_task);
 }
 
-static uint64_t ack_seq(struct list *n)
+static uint64_t ack_ref(struct list *n)
 {
-	return list_entry(n, struct delivery, link)->seq;
+	return list_entry(n, struct delivery, link)->ref;
 }
 
 /* Consumers settle mostly in order, several of them in turn, so the place is
@@ -43,15 +54,24 @@ void ack_add(struct delivery *d)
 	struct list *after = q->acks.prev;
 
 	d->state = REF_ACKING;
-	if (q->acked && ack_seq(after) > d->seq)
+	if (q->acked && ack_ref(after) > d->ref)
 		after = q->acked;
-	while (after != &q->acks && ack_seq(after) > d->seq)
+	while (after != &q->acks && ack_ref(after) > d->ref)
 		after = after->prev;
-	while (after->next != &q->acks && ack_seq(after->next) < d->seq)
+	while (after->next != &q->acks && ack_ref(after->next) < d->ref)
 		after = after->next;
 	list_insert_between(&d->link, after, after->next);
 	q->acked = &d->link;
 	ack_wake(q);
+}
+
+/* So many leave for good. */
+static void ack_count(struct queue *q, uint64_t messages, uint64_t bytes)
+{
+	count_sub(&q->messages, messages);
+	count_sub(&q->bytes, bytes);
+	count_add(&q->acknowledged, messages);
+	count_add(&q->shard->acknowledged, messages);
 }
 
 static void ack_committed(struct loop_mail *mail)
@@ -65,49 +85,59 @@ static void ack_committed(struct loop_mail *mail)
 	while ((n = list_pop(&b->refs))) {
 		struct delivery *d = list_entry(n, struct delivery, link);
 
-		if (!err && !q->deleted) {
-			count_sub(&q->messages, 1);
-			count_sub(&q->bytes, d->bytes);
-			count_add(&q->acknowledged, 1);
-			count_add(&q->shard->acknowledged, 1);
-		}
+		if (!err && !q->deleted)
+			ack_count(q, 1, d->bytes);
+		if (d->walked)
+			walk_over(d);
+		queue_out_end(d);
 		if (d->confirm)
 			consumer_confirm(d->confirm, err);
 		d->confirm = NULL;
 		ref_free(d);
 	}
-	if (b->purge)
-		b->purge->done(b->purge, err);
 	queue_maybe_delete(q);
 	queue_release(q);
 	free(b);
 }
 
-/* Moves refs from the queue's list into the batch until the record is full.
- * Neighbours in the queue share a range: nothing that lives is between them. */
+/* Moves refs from the queue's list into the batch until the record is full. */
 static uint32_t ack_collect(struct queue *q, struct list *refs,
-			    struct record_range *ranges)
+			    struct record_range *ranges, uint64_t *ret_bytes)
 {
 	uint32_t count = 0;
-	uint64_t last_seq = 0;
 
+	*ret_bytes = 0;
 	while (!list_empty(&q->acks)) {
 		struct list *n = q->acks.next;
 		struct delivery *d = list_entry(n, struct delivery, link);
 
-		if (count && d->seq == last_seq + 1) {
-			ranges[count - 1].last = d->lsn;
+		if (count && d->ref == ranges[count - 1].last + 1) {
+			ranges[count - 1].last = d->ref;
 		} else {
 			if (count == RECORD_RANGE_MAX)
 				break;
-			ranges[count].first = ranges[count].last = d->lsn;
+			ranges[count].first = ranges[count].last = d->ref;
 			count++;
 		}
-		last_seq = d->seq;
+		*ret_bytes += d->bytes;
 		list_remove(n);
 		list_push(refs, n);
 	}
 	return count;
+}
+
+static void ack_append(struct queue *q, struct log_append *append,
+		       struct log_note *note, const struct record_ack *record,
+		       uint8_t *meta, void (*deliver)(struct loop_mail *))
+{
+	append->type = RECORD_ACK;
+	append->meta = meta;
+	append->meta_len = (uint32_t)record_ack_encode(record, meta);
+	append->notes = note;
+	append->note_count = 1;
+	note->mail.deliver = deliver;
+	note->to = q->shard->loop;
+	note->append = append;
 }
 
 static int ack_submit(struct queue *q, struct record_range *ranges)
@@ -117,7 +147,7 @@ static int ack_submit(struct queue *q, struct record_range *ranges)
 	struct list refs;
 
 	list_init(&refs);
-	record.range_count = ack_collect(q, &refs, ranges);
+	record.range_count = ack_collect(q, &refs, ranges, &record.bytes);
 	b = malloc(sizeof(*b) + record_ack_room(record.range_count));
 	if (!b) {
 		/* Back in front of the rest, for another try. */
@@ -129,18 +159,7 @@ static int ack_submit(struct queue *q, struct record_range *ranges)
 	list_init(&b->refs);
 	list_move_all(&b->refs, &refs);
 	b->queue = queue_hold(q);
-	b->append.type = RECORD_ACK;
-	b->append.meta = b->meta;
-	b->append.meta_len = (uint32_t)record_ack_encode(&record, b->meta);
-	b->append.notes = &b->note;
-	b->append.note_count = 1;
-	b->note.mail.deliver = ack_committed;
-	b->note.to = q->shard->loop;
-	b->note.append = &b->append;
-	if (list_empty(&q->acks)) {
-		b->purge = q->purge;
-		q->purge = NULL;
-	}
+	ack_append(q, &b->append, &b->note, &record, b->meta, ack_committed);
 	shard_append(q->shard, &b->append);
 	return 0;
 }
@@ -150,72 +169,144 @@ static void ack_flush(struct loop_task *task)
 	struct queue *q = container_of(task, struct queue, ack_task);
 	/* Only shards use it, one task at a time. */
 	static _Thread_local struct record_range ranges[RECORD_RANGE_MAX];
+	int err = 0;
 
 	q->acked = NULL;
-	while (!list_empty(&q->acks))
-		if (ack_submit(q, ranges) != 0) {
-			ack_wake(q);
-			break;
-		}
+	while (!err && !list_empty(&q->acks))
+		err = ack_submit(q, ranges);
+	if (err) {
+		ack_wake(q);
+	} else if (q->purge) {
+		q->purge->queue = queue_hold(q);
+		shard_append(q->shard, &q->purge->append);
+		q->purge = NULL;
+	}
 	queue_release(q);
 }
 
-/* Nothing is there to be removed, but what an earlier purge has removed may
- * not be durable yet: an empty record behind it says when. */
-struct purge_barrier {
-	struct log_append append;
-	struct log_note note;
-	struct shard *shard;
-	struct core_command *command;
-	uint8_t meta[RECORD_PURGE_ROOM];
-};
+/* ---- purging ---- */
 
 static void purge_committed(struct loop_mail *mail)
 {
-	struct purge_barrier *b =
-		container_of(mail, struct purge_barrier, note.mail);
+	struct purge *p = container_of(mail, struct purge, note.mail);
+	struct queue *q = p->queue;
+	int err = p->append.err;
 
-	shard_append_done(b->shard);
-	b->command->done(b->command, b->append.err);
-	free(b);
+	shard_append_done(q->shard);
+	q->out_count -= p->messages;
+	q->out_bytes -= p->bytes;
+	if (!err && !q->deleted)
+		ack_count(q, p->messages, p->bytes);
+	p->command->done(p->command, err);
+	queue_maybe_delete(q);
+	queue_release(q);
+	free(p);
 }
 
-static void purge_nothing(struct queue *q, struct core_command *command)
+static struct record_range *purge_add(struct record_range *to, uint64_t first,
+				      uint64_t end)
 {
-	struct record_purge record = {.queue = q->id};
-	struct purge_barrier *b = calloc(1, sizeof(*b));
+	if (first == end)
+		return to;
+	*to = (struct record_range){.first = first, .last = end - 1};
+	return to + 1;
+}
 
-	if (!b) {
-		command->done(command, -ENOMEM);
-		return;
+/* The gap, but what a walk has taken from it. */
+static struct record_range *purge_gap(const struct queue *q, unsigned p,
+				      struct record_range *to)
+{
+	uint64_t taken[WALK_REFS_MAX];
+	uint64_t first = record_ref(p, q->lanes[p].gap_first);
+	uint32_t count = walk_refs(q, p, taken);
+
+	for (uint32_t i = 0; i < count; i++) {
+		if (taken[i] < first)
+			continue;
+		to = purge_add(to, first, taken[i]);
+		first = taken[i] + 1;
 	}
-	b->shard = q->shard;
-	b->command = command;
-	b->append.type = RECORD_PURGE;
-	b->append.meta = b->meta;
-	b->append.meta_len = (uint32_t)record_purge_encode(&record, b->meta);
-	b->append.notes = &b->note;
-	b->append.note_count = 1;
-	b->note.mail.deliver = purge_committed;
-	b->note.to = q->shard->loop;
-	b->note.append = &b->append;
-	shard_append(q->shard, &b->append);
+	return purge_add(to, first, record_ref(p, q->lanes[p].next));
+}
+
+static void purge_gaps(struct queue *q)
+{
+	for (unsigned p = 0; p < RECORD_PRIORITIES; p++)
+		q->lanes[p].gap_first = q->lanes[p].next;
+	q->gap_lanes = 0;
+	q->generation++;
+	walk_stop(q);
+	damage_clear(q);
 }
 
 void ack_purge(struct queue *q, struct core_command *command)
 {
-	ASSERT(!q->purge);
-	command->ret_count = q->ready_count;
-	if (q->ready_count == 0) {
-		purge_nothing(q, command);
+	uint32_t room = RECORD_PRIORITIES + WALK_REFS_MAX + q->damaged_ranges;
+	struct record_range *ranges = calloc(room, sizeof(*ranges));
+	struct record_range *end = ranges;
+	struct record_ack record = {.queue = q->id, .ranges = ranges};
+	struct purge *p = calloc(1, sizeof(*p) + record_ack_room(room));
+
+	ASSERT(!q->purge && room <= RECORD_RANGE_MAX);
+	if (!ranges || !p) {
+		free(ranges);
+		free(p);
+		command->done(command, -ENOMEM);
 		return;
 	}
-	q->purge = command;
+	command->ret_count = q->ready_count;
 	while (!list_empty(&q->ready)) {
 		struct delivery *d =
 			list_entry(q->ready.next, struct delivery, link);
 
-		queue_remove_ready(d);
+		queue_take(d);
 		ack_add(d);
 	}
+	for (unsigned lane = 0; lane < RECORD_PRIORITIES; lane++)
+		if (q->gap_lanes & 1u << lane)
+			end = purge_gap(q, lane, end);
+	for (uint32_t i = 0; i < q->damaged_ranges; i++)
+		*end++ = q->damaged[i];
+	purge_gaps(q);
+	p->command = command;
+	p->messages = count_get(&q->messages) - q->out_count;
+	p->bytes = count_get(&q->bytes) - q->out_bytes;
+	q->out_count += p->messages;
+	q->out_bytes += p->bytes;
+	command->ret_count += p->messages;
+	record.range_count = (uint32_t)(end - ranges);
+	record.bytes = p->bytes;
+	ack_append(q, &p->append, &p->note, &record, p->meta, purge_committed);
+	free(ranges);
+	q->purge = p;
+	ack_wake(q);
+}
+
+/* ---- the queue's end ---- */
+
+/* That the queue is gone is not durable either, so that nothing can be
+ * confirmed. */
+void ack_forget(struct queue *q)
+{
+	list_for_each(n, &q->acks) {
+		struct delivery *d = list_entry(n, struct delivery, link);
+
+		if (d->confirm)
+			consumer_confirm(d->confirm, -E_NOT_FOUND);
+		d->confirm = NULL;
+	}
+	if (q->purge)
+		q->purge->command->done(q->purge->command, -E_NOT_FOUND);
+	ack_free(q);
+}
+
+void ack_free(struct queue *q)
+{
+	struct list *n;
+
+	q->acked = NULL;
+	while ((n = list_pop(&q->acks)))
+		ref_free(list_entry(n, struct delivery, link));
+	free(q->purge);
+	q->purge = NULL;
 }

@@ -50,6 +50,7 @@ static void creation_undo(struct creation *c)
 {
 	if (c->queue) {
 		registry_remove_queue(c->queue);
+		queue_stop(c->queue);
 		queue_release(c->queue);
 	}
 	attach_wake_all(c->address);
@@ -195,6 +196,8 @@ static int creation_start(struct attach *a, struct address *address,
 	creation_submit(c);
 	return -EINPROGRESS;
 no_memory:
+	if (c->queue)
+		queue_stop(c->queue);
 	queue_release(c->queue);
 	free(c);
 	return -ENOMEM;

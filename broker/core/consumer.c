@@ -4,7 +4,6 @@
  * they do not, the same calls travel as mail.  Mail from one shard to another
  * keeps its order, so "left" arrives after every delivery that was on its
  * way, and the memory of both sides ends there. */
-#include "base/logger.h"
 #include "broker/core/internal.h"
 
 static bool subscriber_is_local(const struct subscriber *s)
@@ -43,6 +42,7 @@ static int consumer_subscribe(struct consumer *c, struct queue *q)
 	s->queue = q;
 	s->consumer = c;
 	s->shard = c->shard;
+	s->home = q->shard->loop;
 	s->id = core_next_id(c->shard->core);
 	c->subscriber = s;
 	if (subscriber_is_local(s)) {
@@ -173,43 +173,69 @@ static void subscriber_wants(struct loop_mail *mail)
 	struct subscriber *s = container_of(mail, struct subscriber, want_mail);
 
 	atomic_store(&s->want_posted, false);
-	queue_want(s, atomic_load(&s->want_limit),
-		   atomic_exchange(&s->want_drain, false));
+	queue_want(s, atomic_load(&s->want_limit), atomic_load(&s->want_drain));
 }
 
 void consumer_credit(struct consumer *c, uint32_t credit, bool drain)
 {
 	struct subscriber *s = c->subscriber;
+	uint32_t number = 0;
 
 	if (!s || c->detaching)
 		return;
+	if (drain)
+		number = ++c->drains ? c->drains : ++c->drains;
 	if (subscriber_is_local(s)) {
-		queue_want(s, c->delivered + credit, drain);
+		queue_want(s, c->delivered + credit, number);
 		return;
 	}
 	atomic_store(&s->want_limit, c->delivered + credit);
-	if (drain)
-		atomic_store(&s->want_drain, true);
+	atomic_store(&s->want_drain, number);
 	if (!atomic_exchange(&s->want_posted, true)) {
 		s->want_mail.deliver = subscriber_wants;
 		loop_post(s->queue->shard->loop, &s->want_mail);
 	}
 }
 
+/* The queue's side: the mail is home. */
+static void subscriber_drained_back(struct loop_mail *mail)
+{
+	struct subscriber *s =
+		container_of(mail, struct subscriber, drained_mail);
+	uint32_t next = s->drained_next;
+
+	s->drained_away = false;
+	s->drained_next = 0;
+	if (next)
+		consumer_tell_drained(s, next);
+}
+
+/* What was answered may have been asked for again meanwhile, with more
+ * deliveries on their way: only the last answer counts. */
 static void subscriber_drained(struct loop_mail *mail)
 {
 	struct subscriber *s =
 		container_of(mail, struct subscriber, drained_mail);
+	struct consumer *c = s->consumer;
+	bool last = s->drained == c->drains;
 
-	atomic_store(&s->drained_posted, false);
-	if (!s->consumer->detaching)
-		s->consumer->ops->drained(s->consumer);
+	/* The queue's side may be gone by the time it would come back. */
+	if (c->detaching)
+		return;
+	mail->deliver = subscriber_drained_back;
+	loop_post(s->home, mail);
+	if (last)
+		c->ops->drained(c);
 }
 
-void consumer_tell_drained(struct subscriber *s)
+void consumer_tell_drained(struct subscriber *s, uint32_t drain)
 {
-	if (atomic_exchange(&s->drained_posted, true))
+	if (s->drained_away) {
+		s->drained_next = drain;
 		return;
+	}
+	s->drained_away = true;
+	s->drained = drain;
 	s->drained_mail.deliver = subscriber_drained;
 	loop_post(s->shard->loop, &s->drained_mail);
 }
@@ -330,40 +356,45 @@ void delivery_settle(struct delivery *d, const struct settlement *s)
 	delivery_send_back(d);
 }
 
-static void piece_arrived(struct log_read *read, int err)
+/* ---- pieces ---- */
+
+static void piece_arrived(struct store_piece *read, int err)
 {
 	struct piece_read *p = container_of(read, struct piece_read, read);
 	struct delivery *d = p->delivery;
-	void *buf = p->buf;
+	void *buf = read->buf;
 
-	p->buf = NULL;
+	read->buf = NULL;
 	/* Kept, named, and not served again: it would close the link of
 	 * whoever comes next, and the next. */
-	if (err && err != -ENOMEM) {
+	if (err == -E_CORRUPT)
 		d->damaged = true;
-		logger_error("core", "message-damaged",
-			     "queue=%s ref=%llu upload=%llu error=%s",
-			     LOGGER_QUOTE(d->queue->name),
-			     (unsigned long long)d->lsn,
-			     (unsigned long long)d->large->upload,
-			     LOGGER_QUOTE(err_str(err)));
-	}
-	p->done(p, err, err ? NULL : buf, err ? 0 : p->len);
+	p->done(p, err, err ? NULL : buf, err ? 0 : read->len);
 	free(buf);
+}
+
+static void piece_failed(struct loop_mail *mail)
+{
+	piece_arrived(container_of(mail, struct store_piece, mail), -ENOMEM);
 }
 
 void delivery_read_piece(struct delivery *d, uint32_t index,
 			 struct piece_read *p)
 {
-	const struct log_loc *loc;
+	struct shard *shard = d->consumer->shard;
+	struct store_piece *read = &p->read;
 
 	ASSERT(d->large && index < d->large->piece_count);
-	loc = &d->large->pieces[index];
-	p->len = loc->body_len;
-	p->buf = malloc(p->len ? p->len : 1);
-	/* A quarter of a megabyte: without it the broker cannot go on. */
-	ASSERT(p->buf);
 	p->delivery = d;
-	p->read.done = piece_arrived;
-	log_read(d->consumer->shard->reader, &p->read, loc, p->buf);
+	read->upload = d->large->upload;
+	read->index = index;
+	read->len = d->large->piece_bytes[index];
+	read->buf = malloc(read->len ? read->len : 1);
+	read->done = piece_arrived;
+	if (!read->buf) {
+		read->mail.deliver = piece_failed;
+		loop_post(shard->loop, &read->mail);
+		return;
+	}
+	store_read_piece(shard->reader, read);
 }

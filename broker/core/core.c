@@ -87,10 +87,12 @@ static int shard_init(struct core *core, unsigned index, struct loop *loop)
 	s->loop = loop;
 	s->append_task.run = shard_append_task;
 	producer_shard_init(s);
+	memory_shard_init(s);
+	fetch_shard_init(s);
 	expiry_init(s);
 	if (core->null_sink)
 		return 0;
-	return log_reader_create(core->log, loop, &s->reader);
+	return store_reader_create(core->store, loop, &s->reader);
 }
 
 static uint64_t or_default(uint64_t value, uint64_t fallback)
@@ -148,8 +150,9 @@ void core_free(struct core *core)
 	table_for_each(&core->queues, node)
 		queue_free_messages(container_of(node, struct queue, node));
 	for (unsigned i = 0; i < core->shard_count; i++) {
+		fetch_shard_fini(&core->shards[i]);
 		expiry_fini(&core->shards[i]);
-		log_reader_free(core->shards[i].reader);
+		store_reader_free(core->shards[i].reader);
 	}
 	registry_free(core);
 	free(core->shards);
@@ -163,58 +166,14 @@ static int recover_address(void *ctx, const struct record_address *record)
 	return registry_recover_address(ctx, record);
 }
 
-static int recover_large(struct delivery *d, const struct store_message *m)
+static int recover_queue(void *ctx, const struct store_queue *from)
 {
-	d->large = large_create(m->upload);
-	if (!d->large)
-		return -ENOMEM;
-	if (large_reserve(d->large, m->piece_count) != 0)
-		return -ENOMEM;
-	memcpy(d->large->pieces, m->pieces,
-	       m->piece_count * sizeof(*m->pieces));
-	d->large->piece_count = m->piece_count;
-	d->large->bytes = m->bytes;
-	return 0;
-}
-
-static int recover_message(void *ctx, const struct store_message *m)
-{
-	struct queue *q = ctx;
-	struct delivery *d = ref_create(q);
-	int err = 0;
-
-	if (!d)
-		return -ENOMEM;
-	d->lsn = m->ref;
-	d->loc = m->loc;
-	d->props = m->props;
-	d->bytes = m->bytes;
-	d->attempts = m->deliveries;
-	if (m->upload)
-		err = recover_large(d, m);
-	if (!err && m->extra_len)
-		err = ref_set_extra(d, m->extra, m->extra_len);
-	if (!err && m->origin.reason)
-		err = ref_set_origin(d, m->origin.address,
-				     m->origin.address_len, m->origin.queue,
-				     m->origin.queue_len, m->origin.reason);
-	if (err) {
-		ref_free(d);
-		return err;
-	}
-	queue_recover(q, d);
-	return 0;
-}
-
-static int recover_queue(void *ctx, const struct record_queue *record)
-{
-	struct core *core = ctx;
 	struct queue *q;
-	int err = registry_recover_queue(core, record, &q);
+	int err = registry_recover_queue(ctx, &from->record, &q);
 
-	if (err)
-		return err;
-	return store_each_message(core->store, record->id, recover_message, q);
+	if (!err)
+		queue_recover(q, from);
+	return err;
 }
 
 int core_recover(struct core *core)
@@ -229,7 +188,7 @@ int core_recover(struct core *core)
 		err = registry_recovered(core);
 	/* What has expired meanwhile goes in the first iteration. */
 	for (unsigned i = 0; !err && i < core->shard_count; i++)
-		if (core->shards[i].expiry_count)
+		if (core->shards[i].gap_due_ms)
 			loop_timer_set(core->shards[i].loop,
 				       &core->shards[i].expiry_timer, 0);
 	return err;
@@ -267,6 +226,7 @@ static void queue_describe(struct queue *q, struct queue_info *info)
 	info->consumers = (uint32_t)count_get(&q->consumers);
 	info->messages = count_get(&q->messages);
 	info->delivering = count_get(&q->delivering);
+	info->damaged = count_get(&q->damage);
 	info->bytes = count_get(&q->bytes);
 	info->enqueued = count_get(&q->enqueued);
 	info->acknowledged = count_get(&q->acknowledged);

@@ -54,9 +54,9 @@ struct core_options {
 	const struct core_address_rule *rules; /* copied */
 	unsigned rule_count;
 	uint64_t message_bytes_max; /* 0: 1 GiB */
-	uint64_t memory_bytes;	    /* message bodies kept in memory; 0:
-				       256 MiB.  Beyond it bodies are read
-				       back from the journal. */
+	uint64_t memory_bytes;	    /* for queued messages; 0: 256 MiB.  What
+				       is beyond is in the store only, and
+				       read back when its turn comes. */
 	uint64_t publish_bytes_max; /* not yet durable, per shard; 0: 32 MiB */
 	uint64_t expiry_scan_ns;    /* longest time between two looks at the
 				       wall clock; 0: 30 s */
@@ -70,9 +70,9 @@ MUST_CHECK int core_recover(struct core *);
 /* New rules (copied) for what is attached or delivered from now on. [any] */
 MUST_CHECK int core_set_rules(struct core *, const struct core_address_rule *,
 			      unsigned rule_count);
-/* Records handed to the journal whose notes have not all arrived.  Once the
- * adaptors have closed everything, zero means that all of it is durable. [any]
- */
+/* Records handed to the journal whose notes have not all arrived, and what the
+ * store has been asked for.  Once the adaptors have closed everything, zero
+ * means that all of it is durable. [any] */
 uint64_t core_pending(const struct core *);
 /* After all shard loops have ended.  NULL-safe. */
 void core_free(struct core *);
@@ -104,6 +104,8 @@ struct message {
 	struct delivery *ref;	 /* refs points here when there is one target */
 	int err;
 	bool retried;
+	bool held; /* of an upload: its pieces are not durable yet */
+	struct attach *attach; /* while it waits: to find its address */
 	struct message *next;
 	struct loop_mail mail;
 	struct log_append append;
@@ -168,9 +170,11 @@ struct producer {
 	struct address *address;
 	struct route *route; /* the address's, as of the last look */
 	uint32_t anycast_turn;
-	uint32_t in_flight;  /* publications and uploads not settled */
-	struct list waiting; /* of these, for their turn behind the one ... */
-	bool resolving;	     /* ... whose address is being found or made */
+	uint32_t in_flight; /* publications and uploads not settled */
+	/* Of these, in order: behind one whose address is being found or made,
+	 * or whose pieces are not durable yet. */
+	struct message *waiting_first, **waiting_tail;
+	bool resolving;
 	bool attached, detaching, anonymous, flow_told;
 	char *last_to;	      /* anonymous: the name that address came from */
 	struct queue *direct; /* of a dynamic node or address::queue */
@@ -236,6 +240,7 @@ struct consumer {
 	struct shard *shard;
 	struct subscriber *subscriber;
 	uint64_t delivered; /* ever handed to the adaptor */
+	uint32_t drains;    /* ever asked for */
 	uint32_t confirms;  /* settlements whose answer is to come */
 	bool attached, detaching, left;
 	struct attach *attach;
@@ -280,23 +285,22 @@ uint32_t delivery_attempts(const struct delivery *);
 const void *delivery_extra(const struct delivery *, uint32_t *ret_len);
 /* NULL, or where it was moved from (dead letter, expiry). */
 const struct record_origin *delivery_origin(const struct delivery *);
-/* Unique for the life of the broker's data: for delivery tags and logs. */
+/* Unique in its queue for the life of the broker's data: for logs. */
 uint64_t delivery_ref(const struct delivery *);
 
 /* Pieces of a large message, in order; each at most CORE_PIECE_BYTES. */
 uint32_t delivery_piece_count(const struct delivery *);
 uint32_t delivery_piece_bytes(const struct delivery *, uint32_t index);
 struct piece_read {
-	/* err 0, or -E_CORRUPT: the delivery must be settled RELEASED and the
-	 * link closed with an internal error; the message stays, and is not
-	 * delivered again.  data is borrowed during the call. */
+	/* err 0, or else the delivery must be settled RELEASED and the link
+	 * closed with an internal error; the message stays, and after
+	 * -E_CORRUPT is not delivered again.  data is borrowed during the
+	 * call. */
 	void (*done)(struct piece_read *, int err, const void *data,
 		     uint32_t len);
 	/* private */
-	struct log_read read;
+	struct store_piece read;
 	struct delivery *delivery;
-	void *buf;
-	uint32_t len;
 };
 /* The delivery must not be settled and the consumer not detached while a
  * read is in flight. */
@@ -314,6 +318,7 @@ struct queue_info {
 	uint32_t consumers;
 	uint64_t messages;   /* in the queue, delivering included */
 	uint64_t delivering; /* handed out, not settled */
+	uint64_t damaged;    /* found so far: there, and never delivered */
 	uint64_t bytes;
 	uint64_t enqueued, acknowledged, expired, dead_lettered, redelivered;
 };
@@ -344,7 +349,6 @@ struct core_command {
 	struct attach *attach;
 	struct queue *queue;
 	struct loop_mail mail;
-	uint64_t left; /* acknowledgements of a purge to come */
 	int err;
 };
 /* The command and its strings are borrowed until done(). */

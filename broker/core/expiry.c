@@ -1,13 +1,23 @@
 /* Messages that will expire, in a heap by time, one per shard.  A message is
- * in it while it waits in a queue; what a consumer holds does not expire. */
+ * in it while it is ready in a queue; what a consumer holds does not expire. */
 #include "broker/core/internal.h"
 
 /* Messages expired before the loop looks at its other work again. */
 #define EXPIRY_BUDGET 256
+/* What has expired is written once more where it goes: not faster than the
+ * journal takes it. */
+#define EXPIRY_BACKLOG_MAX (8u * 1024u * 1024u)
+#define EXPIRY_BUSY_MS 10u
 
 static uint64_t expiry_due_ms(const struct delivery *d)
 {
 	return base_max(d->props.expiry_ms, d->retry_ms);
+}
+
+bool expiry_is_due(const struct delivery *d)
+{
+	return d->props.expiry_ms &&
+	       loop_wall_ms(d->queue->shard->loop) >= expiry_due_ms(d);
 }
 
 static bool expiry_before(const struct delivery *a, const struct delivery *b)
@@ -50,16 +60,20 @@ static void expiry_down(struct shard *s, uint32_t i, struct delivery *d)
 
 /* The wall clock can step, so it is looked at again after expiry_scan_ns at
  * the latest. */
-static void expiry_arm(struct shard *s)
+void expiry_arm(struct shard *s)
 {
 	uint64_t now_ms = loop_wall_ms(s->loop), wait_ms = 0;
+	uint64_t due_ms = s->gap_due_ms;
 
-	if (s->expiry_count == 0) {
+	if (s->expiry_count &&
+	    (!due_ms || expiry_due_ms(s->expiry[1]) < due_ms))
+		due_ms = expiry_due_ms(s->expiry[1]);
+	if (!due_ms) {
 		loop_timer_cancel(s->loop, &s->expiry_timer);
 		return;
 	}
-	if (expiry_due_ms(s->expiry[1]) > now_ms)
-		wait_ms = expiry_due_ms(s->expiry[1]) - now_ms;
+	if (due_ms > now_ms)
+		wait_ms = due_ms - now_ms;
 	if (wait_ms > s->core->expiry_scan_ns / 1000000)
 		wait_ms = s->core->expiry_scan_ns / 1000000;
 	loop_timer_set(s->loop, &s->expiry_timer, wait_ms * 1000000);
@@ -106,14 +120,19 @@ static void expiry_fire(struct loop_timer *timer)
 	struct shard *s = container_of(timer, struct shard, expiry_timer);
 	uint64_t now_ms = loop_wall_ms(s->loop);
 
+	if (log_backlog_bytes(s->core->log) > EXPIRY_BACKLOG_MAX) {
+		loop_timer_set(s->loop, timer, EXPIRY_BUSY_MS * 1000000ull);
+		return;
+	}
 	for (int i = 0; i < EXPIRY_BUDGET && s->expiry_count; i++) {
 		struct delivery *d = s->expiry[1];
 
 		if (expiry_due_ms(d) > now_ms)
 			break;
-		queue_remove_ready(d);
+		queue_take(d);
 		move_ref(d, RECORD_REASON_EXPIRED);
 	}
+	walk_due(s, now_ms);
 	expiry_arm(s);
 }
 

@@ -110,19 +110,38 @@ struct subscriber {
 	struct queue *queue;	 /* held, users counted */
 	struct consumer *consumer;
 	struct shard *shard; /* of the consumer */
+	struct loop *home;   /* of the queue */
 	uint64_t id;
 	uint64_t sent, limit;
-	bool drain;
+	uint32_t drain; /* the consumer's number of it; 0: not asked for */
+	/* drained_mail carries `drained` to the consumer, and comes back when
+	 * it has been read; until then another answer waits here. */
+	uint32_t drained, drained_next;
+	bool drained_away;
 	/* from the consumer's shard, coalesced */
 	_Atomic uint64_t want_limit;
-	_Atomic bool want_drain, want_posted, drained_posted;
+	_Atomic uint32_t want_drain;
+	_Atomic bool want_posted;
 	struct loop_mail want_mail;
 	struct loop_mail join_mail; /* may be on its way when it leaves */
 	struct loop_mail life_mail; /* leaving, then left */
 	struct loop_mail drained_mail, gone_mail;
 };
 
-#define PRIORITY_COUNT 10u
+/* The messages of one priority.  A message that is queued is in one of these
+ * places: in `ready`; *out*, which means taken from there and not yet gone or
+ * back (handed out, being acknowledged or moved); damaged; or in the *gap*,
+ * the numbers from gap_first on, of which only the store knows.
+ *
+ * Everything in ready, and everything out but what a walk (walk.c) has taken
+ * from the gap, is below gap_first.  No gap: gap_first == next. */
+struct lane {
+	uint64_t next;		/* number of the next to come; from 1 */
+	uint64_t gap_first;	/* number */
+	uint64_t out_last;	/* number: nothing above it is out */
+	uint64_t gap_expiry_ms; /* none in the gap expires before; 0: none */
+	struct delivery *last;	/* of those in ready; NULL: none is */
+};
 
 struct queue {
 	struct table_node node; /* core->lock */
@@ -138,23 +157,41 @@ struct queue {
 	_Atomic uint8_t flags;
 	_Atomic uint32_t holds;
 	/* the queue's shard */
-	struct list ready;		       /* refs by priority, then seq */
-	struct delivery *last[PRIORITY_COUNT]; /* of each priority's run */
+	struct list shard_link; /* among its queues */
+	struct list ready;	/* refs by priority, then number */
+	struct lane lanes[RECORD_PRIORITIES];
+	uint16_t gap_lanes;	   /* bit p: lane p has a gap */
 	struct delivery *returned; /* the last that came back, if it is there */
+	uint64_t ready_count, ready_bytes;
+	uint64_t out_count, out_bytes;
+	uint32_t counts_pending; /* COUNT records not committed */
+	uint32_t generation; /* what was asked of the store before is void */
 	struct list subscribers, hungry;
-	uint64_t next_seq, ready_count;
-	uint32_t loading; /* reads of bodies under way */
-	uint64_t loading_bytes;
 	bool deleted;
+	bool held; /* handing out waits for settlements, or for memory */
+	/* reading back (fetch.c) */
+	bool backoff;	    /* the store could not; soon again */
+	bool fetch_failed;  /* and it has been said */
+	bool fetch_turn;    /* one of the shard's fetches is kept for it */
+	bool fetched_aside; /* the last one was not for a consumer */
+	uint32_t refill_count;
+	struct fetch *fetch;	 /* under way */
+	struct list turn_link;	 /* waits for a turn, or in backoff */
+	struct list memory_link; /* waits for memory */
+	struct delivery *reload; /* the first in ready that it brings */
+	struct list loads;	 /* refs that cannot move without their body */
+	struct walk *walk;
+	struct record_range *damaged; /* by rising ref */
+	uint32_t damaged_ranges, damaged_capacity;
 	struct list acks; /* refs to acknowledge at the end of the iteration */
-	struct list *acked; /* the last that was put in there, or NULL */
-	struct core_command *purge; /* rides on the last of them */
+	struct list *acked;  /* the last that was put in there, or NULL */
+	struct purge *purge; /* follows the last of them */
 	struct loop_task dispatch_task, ack_task;
 	/* nobody uses its address any more: core->lock, then the shard */
 	struct loop_mail unused_mail;
 	bool unused_posted;
 	/* counters; written by the queue's shard */
-	core_counter messages, delivering, bytes, consumers;
+	core_counter messages, delivering, bytes, consumers, damage;
 	core_counter enqueued, acknowledged, expired, dead_lettered,
 		redelivered;
 	char name[];
@@ -165,7 +202,7 @@ struct large {
 	_Atomic uint32_t holds;
 	uint64_t upload, bytes;
 	uint32_t piece_count, piece_capacity;
-	struct log_loc *pieces;
+	uint32_t *piece_bytes;
 };
 
 /* What few messages have. */
@@ -174,7 +211,7 @@ struct ref_rare {
 	uint32_t extra_len;
 	struct record_origin origin; /* reason 0: none; strings owned */
 	char *origin_text;
-	uint32_t excluded_count;
+	uint32_t excluded_count, excluded_capacity;
 	uint64_t *excluded; /* subscriber ids */
 };
 
@@ -198,17 +235,14 @@ struct confirm {
 struct delivery {
 	struct list link;
 	struct loop_mail mail;
-	uint64_t lsn; /* its name in the journal */
-	uint64_t seq; /* its place in the queue; neighbours differ by one */
+	uint64_t ref;	     /* its name in the queue, and its place */
 	struct queue *queue; /* held */
 	uint64_t subscriber; /* id of the one it is handed to */
 	struct consumer *consumer;
 	struct message *message; /* the bytes, when in memory */
-	struct body_load *load;	 /* a read of them under way */
 	struct large *large;
 	struct ref_rare *rare;
 	struct confirm *confirm;
-	struct log_loc loc;
 	struct record_props props;
 	uint64_t bytes;
 	uint64_t retry_ms; /* expired, and could not be moved: not before */
@@ -216,6 +250,8 @@ struct delivery {
 	uint32_t heap_index; /* in the shard's expiry heap; 0: not there */
 	uint8_t state, outcome;
 	bool failed, undeliverable, extra_changed, damaged;
+	bool counted; /* in memory_bytes */
+	bool walked;  /* taken from the gap, because it expires */
 };
 
 /* A name on its way to an address and, for consumers and commands, a queue:
@@ -244,15 +280,33 @@ struct attach {
 struct shard {
 	struct core *core;
 	struct loop *loop;
-	struct log_reader *reader;
+	struct store_reader *reader; /* NULL in a null sink */
 	unsigned index;
 	struct list producers;
 	uint64_t publish_bytes; /* not yet durable */
 	bool blocked;
+	struct loop_timer flow_timer; /* while the store is behind */
 	struct log_append *appends_first, *appends_last;
 	struct message *settle_first, **settle_tail; /* without a record */
 	struct loop_task append_task, settle_task, flow_task;
-	/* expiry: a heap by time, from index 1 */
+	/* queues and their memory (memory.c) */
+	struct list queues; /* those to be asked next for memory first */
+	uint32_t queue_count;
+	uint32_t reclaim_vain;	    /* queues asked since one gave something */
+	uint64_t reclaim_rest_ns;   /* none had anything: not before */
+	int64_t memory_delta;	    /* not yet in core->memory_bytes */
+	struct list memory_waiting; /* queues */
+	struct loop_task reclaim_task;
+	struct loop_mail reclaim_mail;
+	_Atomic bool reclaim_posted;
+	struct loop_timer memory_timer;
+	/* reading back (fetch.c) */
+	struct list fetches, fetch_turns, fetch_backoff;
+	uint32_t fetch_count; /* with the turns that are kept */
+	struct loop_timer fetch_timer;
+	/* expiry: a heap by time, from index 1; and what is in gaps */
+	uint64_t gap_due_ms; /* 0: nothing there expires */
+	uint32_t walk_count;
 	struct delivery **expiry;
 	uint32_t expiry_count, expiry_capacity;
 	struct loop_timer expiry_timer;
@@ -381,6 +435,13 @@ void queue_release(struct queue *); /* NULL-safe */
 /* ---- ref.c ---- */
 struct delivery *ref_create(struct queue *); /* holds the queue */
 void ref_free(struct delivery *);
+/* What the store has read; with_body: the bytes too, when it has any. */
+MUST_CHECK int ref_from_store(struct queue *, const struct store_message *,
+			      bool with_body, struct delivery **ret);
+/* Copies what the store has read. */
+MUST_CHECK int ref_set_body(struct delivery *, const struct store_message *);
+/* It is in a queue: its memory counts. [the queue's shard] */
+void ref_count(struct delivery *);
 MUST_CHECK int ref_rare(struct delivery *, struct ref_rare **ret);
 MUST_CHECK int ref_set_extra(struct delivery *, const void *, uint32_t len);
 MUST_CHECK int ref_set_origin(struct delivery *, const char *address,
@@ -391,63 +452,159 @@ MUST_CHECK int ref_exclude(struct delivery *, uint64_t subscriber);
 
 /* ---- queue.c ---- [the queue's shard] */
 void queue_start(struct queue *); /* after its fields are set */
+void queue_stop(struct queue *);  /* it ends, or never was */
 /* The record is committed: the message is in the queue.  Takes the ref. */
 void queue_enqueue(struct queue *, struct delivery *);
 /* The consumer's verdict is in the ref. */
 void queue_settle(struct delivery *);
-/* At start: it was there. */
-void queue_recover(struct queue *, struct delivery *);
+/* At start: what is there is in the store. */
+void queue_recover(struct queue *, const struct store_queue *);
 /* Back into its place. */
 void queue_return(struct delivery *);
-void queue_wake(struct queue *); /* dispatch at the end of the iteration */
-void queue_remove_ready(struct delivery *);
+/* Has come from the gap: to the end of its lane. */
+void queue_refilled(struct delivery *);
+/* Out of ready: it is going to be handed out, acknowledged or moved. */
+void queue_take(struct delivery *);
+/* What was out is so no more: it has gone, or is back. */
+void queue_out_end(struct delivery *);
+/* The last of the lane in ready goes back to the gap; false: it must not. */
+bool queue_give_back(struct queue *, unsigned priority);
 void queue_join(struct subscriber *);
 void queue_leave(struct subscriber *);
-void queue_want(struct subscriber *, uint64_t limit, bool drain);
+void queue_want(struct subscriber *, uint64_t limit, uint32_t drain);
 /* Out of the registry already: drop its messages, tell its consumers. */
 void queue_forget(struct queue *);
 void queue_free_messages(struct queue *); /* at the very end */
-bool queue_is_expired(const struct delivery *);
 /* Delete it when nobody needs it and the rules or its kind say so. */
 void queue_maybe_delete(struct queue *);
 void queue_unused(struct loop_mail *);
+static inline bool queue_is_paused(const struct queue *q)
+{
+	return atomic_load_explicit(&q->flags, memory_order_relaxed) &
+	       RECORD_QUEUE_PAUSED;
+}
+
+/* ---- dispatch.c ---- [the queue's shard] */
+void dispatch_start(struct queue *);
+void queue_wake(struct queue *); /* dispatch at the end of the iteration */
+/* Something of it was settled. */
+void dispatch_settled(struct queue *);
+
+/* ---- fetch.c: reading back from the store ---- [the queue's shard]
+ *
+ * One fetch at a time for each queue and a few for each shard, in turn.  Those
+ * that begin one return true when the queue's dispatch will be woken by
+ * something that is under way. */
+void fetch_start(struct queue *);
+/* The gap's beginning, of the highest lane that has one, into ready. */
+bool fetch_refill(struct queue *);
+/* The bodies of d, which is in ready, and of those behind it. */
+bool fetch_bodies(struct queue *, struct delivery *d);
+/* The ref cannot move without its body: move_loaded() or damage follows. */
+void fetch_load(struct delivery *);
+/* What is not for a consumer: loads, and walks. */
+void fetch_aside(struct queue *);
+/* At the end of a dispatch: a turn that it had and did not need. */
+void fetch_turn_over(struct queue *);
+/* Numbers of a lane that a walk wants to see. */
+bool fetch_expired(struct queue *, uint64_t first, uint64_t end,
+		   uint64_t expired_ms, uint32_t count_max);
+void fetch_stop(struct queue *);
+void fetch_shard_init(struct shard *);
+void fetch_shard_fini(struct shard *);
+
+/* ---- memory.c ---- [shard] */
+void memory_add(struct shard *, int64_t bytes);
+static inline bool memory_is_over(const struct core *core, uint64_t limit)
+{
+	return atomic_load_explicit(&core->memory_bytes, memory_order_relaxed) >
+	       limit;
+}
+/* The limit is passed: queues give back what nobody waits for. */
+void memory_reclaim(struct shard *);
+/* Wake the queue when there is memory again. */
+void memory_wait(struct queue *);
+void memory_shard_init(struct shard *);
+
+/* ---- damage.c ---- [the queue's shard] */
+/* There, and never to be served. */
+void damage_add(struct queue *, uint64_t ref, int err);
+/* The same for a ref that is in no list; frees it. */
+void damage_ref(struct delivery *, int err);
+void damage_clear(struct queue *);
 
 /* ---- ack.c ---- [the queue's shard] */
 void ack_start(struct queue *);
 /* The message leaves for good, when the record is durable. */
 void ack_add(struct delivery *);
-/* Everything that is ready leaves; the command ends when that is durable. */
+/* Everything that is not out leaves; the command ends when that is durable. */
 void ack_purge(struct queue *, struct core_command *);
-
-/* ---- load.c ---- [the queue's shard] */
-/* Bring the bytes of the next messages from d on into memory. */
-void load_ahead(struct queue *, struct delivery *);
-void load_forget(struct delivery *);
+/* The queue is gone: what has no record yet gets none. */
+void ack_forget(struct queue *);
+void ack_free(struct queue *);
 
 /* ---- move.c ---- [the queue's shard] */
 /* Dead letter or expiry: leaves for the address that the rules name.  The ref
  * is in no list. */
 void move_ref(struct delivery *, enum record_reason);
+/* It has its body now. */
+void move_loaded(struct delivery *);
 
 /* ---- expiry.c ---- [shard] */
+bool expiry_is_due(const struct delivery *);
 MUST_CHECK int expiry_add(struct shard *, struct delivery *);
 void expiry_remove(struct shard *, struct delivery *);
+/* Look at the clock again when the next one is due. */
+void expiry_arm(struct shard *);
 void expiry_init(struct shard *);
 void expiry_fini(struct shard *);
 
+/* ---- walk.c: what expires in gaps ---- [the queue's shard] */
+#define WALK_REFS_MAX 256u /* of a queue, taken from its gaps, not gone yet */
+/* A message that expires then is in the gap; 0: it does not. */
+void walk_note(struct queue *, unsigned priority, uint64_t expiry_ms);
+/* Queues in whose gaps something may have expired begin to look. [shard] */
+void walk_due(struct shard *, uint64_t now_ms);
+/* Ask the store for the next; true: something is under way. */
+bool walk_go(struct queue *);
+/* The answer. 0, or -ENOMEM: it could not take all. */
+MUST_CHECK int walk_take(struct queue *, const struct store_fetch *);
+/* It has been taken from the gap, and is not gone yet. */
+bool walk_has(const struct queue *, uint64_t ref);
+/* What has been taken of a lane's gap, by rising ref; the count. */
+uint32_t walk_refs(const struct queue *, unsigned priority,
+		   uint64_t refs[WALK_REFS_MAX]);
+/* A ref that was taken from the gap has gone for good. */
+void walk_over(struct delivery *);
+/* It could not go, and is not to be looked at before retry_ms: back to where
+ * it was, or into ready when the gap begins behind it by now.  Takes it. */
+void walk_back(struct delivery *);
+/* A fetch has ended: what is gone cannot come back in it any more. */
+void walk_sweep(struct queue *);
+void walk_stop(struct queue *); /* the gap is no more */
+void walk_free(struct queue *);
+
 /* ---- consumer.c ---- [the queue's shard] */
 void consumer_hand(struct subscriber *, struct delivery *);
-void consumer_tell_drained(struct subscriber *);
+/* Everything that was there when it asked for this drain is on its way. */
+void consumer_tell_drained(struct subscriber *, uint32_t drain);
 void consumer_tell_gone(struct subscriber *);
 /* The queue has let go of it; nothing follows. */
 void consumer_tell_left(struct subscriber *);
 void consumer_confirm(struct confirm *, int err);
 
+/* ---- upload.c ---- [shard] */
+/* These pieces never become a message: their files may go before the next
+ * restart would let them. */
+void upload_discard(struct shard *, const struct large *);
+
 /* ---- producer.c ---- [shard] */
 void producer_shard_init(struct shard *);
 void producer_release_maybe(struct producer *);
-/* Route and journal; the message's data or large is complete. */
+/* Route and journal, after what came before it.  A message that is `held`
+ * keeps its place, and all that follow wait, until producer_go_on(). */
 void producer_submit(struct producer *, struct message *, const char *to);
+void producer_go_on(struct producer *);
 /* Bytes handed to, and back from, the journal: for flow(). */
 void producer_bytes_add(struct shard *, uint64_t bytes);
 void producer_bytes_sub(struct shard *, uint64_t bytes);

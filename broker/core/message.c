@@ -48,16 +48,16 @@ struct large *large_create(uint64_t upload)
 int large_reserve(struct large *l, uint32_t piece_count)
 {
 	uint32_t capacity = l->piece_capacity ? l->piece_capacity : 16;
-	struct log_loc *pieces;
+	uint32_t *more;
 
 	if (piece_count <= l->piece_capacity)
 		return 0;
 	while (capacity < piece_count)
 		capacity *= 2;
-	pieces = realloc(l->pieces, capacity * sizeof(*pieces));
-	if (!pieces)
+	more = realloc(l->piece_bytes, capacity * sizeof(*more));
+	if (!more)
 		return -ENOMEM;
-	l->pieces = pieces;
+	l->piece_bytes = more;
 	l->piece_capacity = capacity;
 	return 0;
 }
@@ -73,6 +73,6 @@ void large_release(struct large *l)
 	if (!l ||
 	    atomic_fetch_sub_explicit(&l->holds, 1, memory_order_acq_rel) != 1)
 		return;
-	free(l->pieces);
+	free(l->piece_bytes);
 	free(l);
 }

@@ -1,6 +1,6 @@
 /* A message leaves its queue for another address: one MOVE record takes it
  * out of the one and puts it into the others, so that a crash finds it in
- * exactly one place. */
+ * exactly one place.  The record carries the message: where it was may go. */
 #include <string.h>
 
 #include "base/logger.h"
@@ -55,7 +55,6 @@ static void move_arrived(struct loop_mail *mail)
 	if (note->append->err) {
 		ref_free(d);
 	} else {
-		d->lsn = note->append->lsn;
 		queue_enqueue(d->queue, d);
 	}
 	move_note_done(m, shard);
@@ -74,6 +73,9 @@ static void move_left(struct loop_mail *mail)
 		count_sub(&q->bytes, d->bytes);
 	}
 	queue_hold(q);
+	if (d->walked)
+		walk_over(d);
+	queue_out_end(d);
 	ref_free(d);
 	queue_maybe_delete(q);
 	queue_release(q);
@@ -88,7 +90,6 @@ static struct delivery *move_ref_copy(const struct delivery *from,
 
 	if (!d)
 		return NULL;
-	d->loc = from->loc;
 	d->props = from->props;
 	d->bytes = from->bytes;
 	if (reason == RECORD_REASON_EXPIRED)
@@ -115,15 +116,14 @@ static int move_encode(struct move *m, uint8_t reason)
 	const struct queue *q = d->queue;
 	struct record_move record = {
 		.queue = q->id,
-		.ref = d->lsn,
+		.ref = d->ref,
+		.props = m->refs[0]->props,
+		.bytes = d->bytes,
 		.origin = {.address = q->address->name,
 			   .address_len = (uint16_t)strlen(q->address->name),
 			   .queue = q->name,
 			   .queue_len = (uint16_t)strlen(q->name),
 			   .reason = reason},
-		.expiry_ms = reason == RECORD_REASON_EXPIRED
-				     ? 0
-				     : d->props.expiry_ms,
 		.target_count = m->target_count,
 	};
 	uint64_t *targets = calloc(m->target_count, sizeof(*targets));
@@ -134,6 +134,13 @@ static int move_encode(struct move *m, uint8_t reason)
 		targets[i] = m->refs[i]->queue->id;
 	record.targets = targets;
 	record.extra = delivery_extra(d, &record.extra_len);
+	if (d->large) {
+		record.upload = d->large->upload;
+		record.piece_count = d->large->piece_count;
+	} else {
+		m->append.body = d->message->data;
+		m->append.body_len = d->message->len;
+	}
 	m->meta = malloc(record_move_room(&record));
 	if (m->meta) {
 		m->append.meta = m->meta;
@@ -179,6 +186,9 @@ static int move_submit(struct move *m, uint8_t reason)
 
 	if (!m->direct && room > RECORD_TARGET_MAX)
 		return -E_LIMIT;
+	/* The reserve is for what makes room. */
+	if (!log_has_space(shard->core->log))
+		return -E_NO_SPACE;
 	m->refs = calloc(room, sizeof(*m->refs));
 	m->notes = calloc(room + 1, sizeof(*m->notes));
 	if (!m->refs || !m->notes)
@@ -206,6 +216,16 @@ static int move_submit(struct move *m, uint8_t reason)
 	m->append.note_count = (uint16_t)(m->target_count + 1);
 	shard_append(shard, &m->append);
 	return 0;
+}
+
+/* It stays where it was. */
+static void move_later(struct delivery *d)
+{
+	d->retry_ms = loop_wall_ms(d->queue->shard->loop) + MOVE_RETRY_MS;
+	if (d->walked)
+		walk_back(d);
+	else
+		queue_return(d);
 }
 
 static void move_resolved(struct attach *a)
@@ -240,30 +260,61 @@ static void move_resolved(struct attach *a)
 		/* A multicast address to which nobody subscribes. */
 		ack_add(d);
 	} else {
-		logger_error("core", "move-failed",
+		logger_write(err == -E_NO_SPACE ? LOGGER_DEBUG : LOGGER_ERROR,
+			     "core", "move-failed",
 			     "queue=%s ref=%llu to=%s error=%s",
-			     LOGGER_QUOTE(q->name), (unsigned long long)d->lsn,
+			     LOGGER_QUOTE(q->name), (unsigned long long)d->ref,
 			     LOGGER_QUOTE(a->name.address),
 			     LOGGER_QUOTE(err_str(err)));
-		d->retry_ms = loop_wall_ms(q->shard->loop) + MOVE_RETRY_MS;
-		queue_return(d);
+		move_later(d);
 	}
 out:
 	move_free(m);
 	attach_free(a);
 }
 
-void move_ref(struct delivery *d, enum record_reason reason)
+static void move_begin(struct delivery *d)
 {
 	struct queue *q = d->queue;
 	struct core_rule_view rule;
 	struct terminus terminus = {0};
 	struct attach *a;
-	const char *to;
+
+	rules_view(q->core, q->address->name, &rule);
+	terminus.address = d->outcome == RECORD_REASON_EXPIRED
+				   ? rule.expiry
+				   : rule.dead_letter;
+	/* Nowhere to go, or here already: its life ends. */
+	if (!terminus.address[0] ||
+	    !strcmp(terminus.address, q->address->name)) {
+		ack_add(d);
+		return;
+	}
+	if (!d->message && !d->large) {
+		fetch_load(d);
+		return;
+	}
+	if (attach_create(q->shard, &terminus, &a) != 0) {
+		move_later(d);
+		return;
+	}
+	a->force = true;
+	a->context = d;
+	a->done = move_resolved;
+	attach_start(a);
+}
+
+void move_loaded(struct delivery *d)
+{
+	move_begin(d);
+}
+
+void move_ref(struct delivery *d, enum record_reason reason)
+{
+	struct queue *q = d->queue;
 
 	d->state = REF_MOVING;
-	rules_view(q->core, q->address->name, &rule);
-	to = reason == RECORD_REASON_EXPIRED ? rule.expiry : rule.dead_letter;
+	d->outcome = (uint8_t)reason;
 	if (reason == RECORD_REASON_EXPIRED) {
 		count_add(&q->expired, 1);
 		count_add(&q->shard->expired, 1);
@@ -271,20 +322,5 @@ void move_ref(struct delivery *d, enum record_reason reason)
 		count_add(&q->dead_lettered, 1);
 		count_add(&q->shard->dead_lettered, 1);
 	}
-	/* Nowhere to go, or here already: its life ends. */
-	if (!to[0] || !strcmp(to, q->address->name)) {
-		ack_add(d);
-		return;
-	}
-	terminus.address = to;
-	if (attach_create(q->shard, &terminus, &a) != 0) {
-		d->retry_ms = loop_wall_ms(q->shard->loop) + MOVE_RETRY_MS;
-		queue_return(d);
-		return;
-	}
-	a->force = true;
-	a->context = d;
-	a->done = move_resolved;
-	d->outcome = (uint8_t)reason;
-	attach_start(a);
+	move_begin(d);
 }

@@ -10,6 +10,9 @@
 
 #include "broker/core/internal.h"
 
+/* While the store is behind, how often it is asked whether it still is. */
+#define BEHIND_LOOK_NS 5000000ull
+
 /* ---- settling ---- */
 
 void producer_release_maybe(struct producer *p)
@@ -67,6 +70,8 @@ static void message_settle(struct message *m)
 			  m->large ? m->large->bytes : m->len);
 	} else {
 		count_add(&s->rejected, 1);
+		if (m->large && outcome == OUTCOME_REJECTED)
+			upload_discard(s, m->large);
 	}
 	large_release(m->large);
 	if (m->address)
@@ -130,21 +135,40 @@ static void shard_tell_flow(struct loop_task *task)
 
 void producer_bytes_add(struct shard *s, uint64_t bytes)
 {
+	struct core *core = s->core;
+
 	s->publish_bytes += bytes;
-	if (!s->blocked && s->publish_bytes > s->core->publish_bytes_max) {
+	if (!s->blocked && (s->publish_bytes > core->publish_bytes_max ||
+			    store_is_behind(core->store))) {
 		s->blocked = true;
 		loop_defer(s->loop, &s->flow_task);
 	}
+}
+
+static void flow_unblock(struct shard *s)
+{
+	struct core *core = s->core;
+
+	if (!s->blocked || s->publish_bytes > core->publish_bytes_max / 2)
+		return;
+	if (store_is_behind(core->store)) {
+		loop_timer_set(s->loop, &s->flow_timer, BEHIND_LOOK_NS);
+		return;
+	}
+	s->blocked = false;
+	loop_defer(s->loop, &s->flow_task);
+}
+
+static void flow_look(struct loop_timer *timer)
+{
+	flow_unblock(container_of(timer, struct shard, flow_timer));
 }
 
 void producer_bytes_sub(struct shard *s, uint64_t bytes)
 {
 	ASSERT(s->publish_bytes >= bytes);
 	s->publish_bytes -= bytes;
-	if (s->blocked && s->publish_bytes <= s->core->publish_bytes_max / 2) {
-		s->blocked = false;
-		loop_defer(s->loop, &s->flow_task);
-	}
+	flow_unblock(s);
 }
 
 bool producer_blocked(const struct producer *p)
@@ -158,6 +182,7 @@ void producer_shard_init(struct shard *s)
 	s->settle_tail = &s->settle_first;
 	s->settle_task.run = shard_settle;
 	s->flow_task.run = shard_tell_flow;
+	s->flow_timer.fire = flow_look;
 }
 
 /* ---- the record ---- */
@@ -172,8 +197,6 @@ static void publish_committed(struct loop_mail *mail)
 	if (m->append.err) {
 		ref_free(d);
 	} else {
-		d->lsn = m->append.lsn;
-		d->loc = m->append.loc;
 		queue_enqueue(d->queue, d);
 	}
 	if (atomic_fetch_sub_explicit(&m->pending_notes, 1,
@@ -292,7 +315,6 @@ static int publish_targets(struct message *m, struct queue *const *queues,
 }
 
 static void publish_routed(struct producer *p, struct message *m);
-static void producer_go_on(struct producer *p);
 
 /* An attach in search of an address for this message. */
 static int publish_attach(struct producer *p, struct message *m,
@@ -420,6 +442,8 @@ static void publish_routed(struct producer *p, struct message *m)
 	} else {
 		/* A topic without subscribers: nobody wants it. */
 		count_add(&p->shard->unrouted, 1);
+		if (m->large)
+			upload_discard(p->shard, m->large);
 		message_settle_later(m, 0);
 		return;
 	}
@@ -429,8 +453,9 @@ static void publish_routed(struct producer *p, struct message *m)
 
 /* ---- in turn ----
  *
- * While the address of one message is being found or made the rest wait
- * behind it, so that the order stays; each in an attach of its own, which
+ * While the address of one message is being found or made, or its pieces are
+ * on their way to the disk, the rest wait behind it, so that the order stays.
+ * An anonymous producer's messages wait with an attach of their own, which
  * remembers the address and is needed when that is another one. */
 
 static void publish_resolved(struct attach *a)
@@ -458,17 +483,31 @@ static bool producer_is_there(const struct producer *p, const char *to)
 	return !p->anonymous || (p->last_to && to && !strcmp(to, p->last_to));
 }
 
-static void producer_go_on(struct producer *p)
+static struct message *producer_pop(struct producer *p)
 {
-	while (!p->resolving && !list_empty(&p->waiting)) {
-		struct attach *a =
-			list_entry(list_pop(&p->waiting), struct attach, link);
+	struct message *m = p->waiting_first;
 
-		if (!producer_is_there(p, a->to)) {
+	p->waiting_first = m->next;
+	if (!p->waiting_first)
+		p->waiting_tail = &p->waiting_first;
+	return m;
+}
+
+void producer_go_on(struct producer *p)
+{
+	while (!p->resolving && p->waiting_first && !p->waiting_first->held) {
+		struct message *m = producer_pop(p);
+		struct attach *a = m->attach;
+
+		m->attach = NULL;
+		if (a && !m->err && !producer_is_there(p, a->to)) {
 			publish_search(p, a);
 			return;
 		}
-		publish_routed(p, a->context);
+		if (m->err || p->shard->core->null_sink)
+			message_settle_later(m, m->err);
+		else
+			publish_routed(p, m);
 		attach_free(a);
 	}
 }
@@ -476,40 +515,53 @@ static void producer_go_on(struct producer *p)
 static void publish_in_turn(struct producer *p, struct message *m,
 			    const char *to)
 {
-	struct terminus t = {.address = p->anonymous ? to : p->address->name};
-	struct attach *a;
-	int err = -E_NOT_FOUND;
+	struct terminus t = {.address = to};
 
-	if (!p->resolving && producer_is_there(p, to)) {
+	if (!p->resolving && !p->waiting_first && !m->held &&
+	    producer_is_there(p, to)) {
 		publish_routed(p, m);
 		return;
 	}
-	if (t.address)
-		err = publish_attach(p, m, &t, publish_resolved, &a);
-	if (err) {
-		message_settle_later(m, err);
-		return;
+	if (p->anonymous) {
+		int err = to ? publish_attach(p, m, &t, publish_resolved,
+					      &m->attach)
+			     : -E_NOT_FOUND;
+
+		if (err && !m->held) {
+			message_settle_later(m, err);
+			return;
+		}
+		m->err = err; /* it is told when its pieces are over */
 	}
-	list_push(&p->waiting, &a->link);
+	m->next = NULL;
+	*p->waiting_tail = m;
+	p->waiting_tail = &m->next;
 	producer_go_on(p);
+}
+
+/* Why it cannot be taken, whatever its address. */
+static int publish_check(const struct core *core, const struct message *m)
+{
+	uint64_t bytes = m->large ? m->large->bytes : m->len;
+
+	if (bytes > core->message_bytes_max)
+		return -E_LIMIT;
+	return log_has_space(core->log) ? 0 : -E_NO_SPACE;
 }
 
 void producer_submit(struct producer *p, struct message *m, const char *to)
 {
 	struct core *core = p->shard->core;
-	uint64_t bytes = m->large ? m->large->bytes : m->len;
 
 	m->producer = p;
 	m->props.arrived_ms = loop_wall_ms(p->shard->loop);
+	if (m->props.priority >= RECORD_PRIORITIES)
+		m->props.priority = RECORD_PRIORITIES - 1;
 	p->in_flight++;
-	if (core->null_sink)
-		message_settle_later(m, 0);
-	else if (m->err)
+	if (!m->err && !core->null_sink)
+		m->err = publish_check(core, m);
+	if (!m->held && (m->err || core->null_sink))
 		message_settle_later(m, m->err);
-	else if (bytes > core->message_bytes_max)
-		message_settle_later(m, -E_LIMIT);
-	else if (!log_has_space(core->log))
-		message_settle_later(m, -E_NO_SPACE);
 	else
 		publish_in_turn(p, m, to);
 }
@@ -566,7 +618,7 @@ void producer_attach(struct shard *shard, struct producer *p,
 		     const struct terminus *t)
 {
 	p->shard = shard;
-	list_init(&p->waiting);
+	p->waiting_tail = &p->waiting_first;
 	list_push(&shard->producers, &p->link);
 	count_add(&shard->producer_count, 1);
 	p->release_task.run = producer_release;

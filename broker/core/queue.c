@@ -1,47 +1,121 @@
-/* A queue: first in, first out, to whoever has credit.
+/* A queue: what is where, and in which order.
  *
- * All of it runs on the queue's shard.  What changes a queue marks it for
- * dispatch; the dispatch itself runs once, at the end of the loop's
- * iteration, so that a burst is handed out in one go and nothing here runs
- * inside a protocol adaptor's call. */
+ * All of it runs on the queue's shard.  Numbers are counted here exactly as
+ * the store counts them: one for each committed record that puts a message
+ * into the lane, in LSN order, whatever becomes of the ref. */
 #include <string.h>
 
 #include "base/logger.h"
 #include "broker/core/internal.h"
 
-/* Messages handed out before the loop looks at its other work again. */
-#define DISPATCH_BUDGET 1024
-/* This many at the head of a queue stay in memory whatever the limit. */
-#define RESIDENT_WINDOW 128
-
-static void queue_dispatch(struct loop_task *task);
+/* With more than that in ready, what comes back over the memory limit leaves
+ * its body. */
+#define RESIDENT_REFS 32u
 
 void queue_start(struct queue *q)
 {
+	struct shard *s = q->shard;
+
 	list_init(&q->ready);
 	list_init(&q->subscribers);
 	list_init(&q->hungry);
-	q->dispatch_task.run = queue_dispatch;
+	for (unsigned p = 0; p < RECORD_PRIORITIES; p++)
+		q->lanes[p].next = q->lanes[p].gap_first = 1;
+	list_push(&s->queues, &q->shard_link);
+	s->queue_count++;
+	dispatch_start(q);
+	fetch_start(q);
 	ack_start(q);
 }
 
-void queue_wake(struct queue *q)
+void queue_stop(struct queue *q)
 {
-	if (q->dispatch_task.queued)
+	list_remove(&q->shard_link);
+	q->shard->queue_count--;
+}
+
+static unsigned ref_lane(const struct delivery *d)
+{
+	return record_ref_priority(d->ref);
+}
+
+static uint64_t queue_ref(struct list *n)
+{
+	return list_entry(n, struct delivery, link)->ref;
+}
+
+/* ---- the order of the ready list ----
+ *
+ * Higher priorities first, and within one the order of arrival.  A lane's last
+ * is the end of its run, so that an arrival finds its place at once. */
+
+static bool is_in_run(struct queue *q, struct list *n, unsigned p)
+{
+	return n != &q->ready && record_ref_priority(queue_ref(n)) == p;
+}
+
+/* What lane p's run begins behind: the end of the next higher run, or the head
+ * of the list. */
+static struct list *run_begin(struct queue *q, unsigned p)
+{
+	for (unsigned i = p + 1; i < RECORD_PRIORITIES; i++)
+		if (q->lanes[i].last)
+			return &q->lanes[i].last->link;
+	return &q->ready;
+}
+
+static void queue_place_last(struct queue *q, struct delivery *d)
+{
+	unsigned p = ref_lane(d);
+	struct lane *lane = &q->lanes[p];
+	struct list *after = lane->last ? &lane->last->link : run_begin(q, p);
+
+	list_insert_between(&d->link, after, after->next);
+	lane->last = d;
+}
+
+/* Consumers give back in the order of the queue or in the reverse, several of
+ * them in turn: the place is at the beginning of the run, or near the last one
+ * that came back. */
+static void queue_place(struct queue *q, struct delivery *d)
+{
+	unsigned p = ref_lane(d);
+	struct lane *lane = &q->lanes[p];
+	struct list *n;
+
+	if (!lane->last || lane->last->ref < d->ref) {
+		queue_place_last(q, d);
 		return;
-	queue_hold(q);
-	loop_defer(q->shard->loop, &q->dispatch_task);
+	}
+	n = run_begin(q, p)->next;
+	if (queue_ref(n) < d->ref) {
+		if (q->returned && ref_lane(q->returned) == p)
+			n = &q->returned->link;
+		while (is_in_run(q, n->prev, p) && queue_ref(n->prev) > d->ref)
+			n = n->prev;
+		while (queue_ref(n) < d->ref)
+			n = n->next;
+	}
+	list_push(n, &d->link);
 }
 
-bool queue_is_expired(const struct delivery *d)
+static struct delivery *run_entry(struct queue *q, struct list *n, unsigned p)
 {
-	return d->props.expiry_ms &&
-	       loop_wall_ms(d->queue->shard->loop) >= d->props.expiry_ms;
+	return is_in_run(q, n, p) ? list_entry(n, struct delivery, link) : NULL;
 }
 
-static uint64_t queue_seq(struct list *n)
+static void queue_unplace(struct delivery *d)
 {
-	return list_entry(n, struct delivery, link)->seq;
+	struct queue *q = d->queue;
+	unsigned p = ref_lane(d);
+
+	if (q->returned == d)
+		q->returned = NULL;
+	if (q->reload == d)
+		q->reload = run_entry(q, d->link.next, p);
+	if (q->lanes[p].last == d)
+		q->lanes[p].last = run_entry(q, d->link.prev, p);
+	list_remove(&d->link);
 }
 
 /* ---- in and out of the ready list ---- */
@@ -52,126 +126,136 @@ static void queue_ready(struct delivery *d)
 
 	d->state = REF_READY;
 	q->ready_count++;
+	q->ready_bytes += d->bytes;
 	if (d->props.expiry_ms && expiry_add(q->shard, d) != 0)
 		logger_debug("core", "expiry-not-tracked", "queue=%s",
 			     LOGGER_QUOTE(q->name));
 	queue_wake(q);
 }
 
-/* ---- the order of the ready list ----
- *
- * Higher priorities first, and within one the order of arrival.  last[p] is
- * the end of priority p's run, so that an arrival finds its place at once. */
-
-static unsigned ref_priority(const struct delivery *d)
-{
-	return d->props.priority < PRIORITY_COUNT ? d->props.priority
-						  : PRIORITY_COUNT - 1;
-}
-
-static bool is_in_run(struct queue *q, struct list *n, unsigned p)
-{
-	return n != &q->ready &&
-	       ref_priority(list_entry(n, struct delivery, link)) == p;
-}
-
-/* What priority p's run begins behind: the end of the next higher run, or the
- * head of the list. */
-static struct list *run_begin(struct queue *q, unsigned p)
-{
-	for (unsigned i = p + 1; i < PRIORITY_COUNT; i++)
-		if (q->last[i])
-			return &q->last[i]->link;
-	return &q->ready;
-}
-
-static void queue_place_last(struct queue *q, struct delivery *d)
-{
-	unsigned p = ref_priority(d);
-	struct list *after = q->last[p] ? &q->last[p]->link : run_begin(q, p);
-
-	list_insert_between(&d->link, after, after->next);
-	q->last[p] = d;
-}
-
-/* Consumers give back in the order of the queue or in the reverse, several of
- * them in turn: the place is at the beginning of the run, or near the last one
- * that came back. */
-static void queue_place(struct queue *q, struct delivery *d)
-{
-	unsigned p = ref_priority(d);
-	struct list *n;
-
-	if (!q->last[p] || q->last[p]->seq < d->seq) {
-		queue_place_last(q, d);
-		return;
-	}
-	n = run_begin(q, p)->next;
-	if (queue_seq(n) < d->seq) {
-		if (q->returned && ref_priority(q->returned) == p)
-			n = &q->returned->link;
-		while (is_in_run(q, n->prev, p) && queue_seq(n->prev) > d->seq)
-			n = n->prev;
-		while (queue_seq(n) < d->seq)
-			n = n->next;
-	}
-	list_push(n, &d->link);
-}
-
-static void queue_unplace(struct delivery *d)
+static void queue_unready(struct delivery *d)
 {
 	struct queue *q = d->queue;
-	unsigned p = ref_priority(d);
 
-	if (q->returned == d)
-		q->returned = NULL;
-	if (q->last[p] == d)
-		q->last[p] = is_in_run(q, d->link.prev, p)
-				     ? list_entry(d->link.prev, struct delivery,
-						  link)
-				     : NULL;
-	list_remove(&d->link);
-}
-
-void queue_remove_ready(struct delivery *d)
-{
 	ASSERT(d->state == REF_READY);
 	queue_unplace(d);
-	d->queue->ready_count--;
-	expiry_remove(d->queue->shard, d);
-	load_forget(d);
+	q->ready_count--;
+	q->ready_bytes -= d->bytes;
+	expiry_remove(q->shard, d);
+}
+
+void queue_take(struct delivery *d)
+{
+	struct queue *q = d->queue;
+	struct lane *lane = &q->lanes[ref_lane(d)];
+
+	queue_unready(d);
+	q->out_count++;
+	q->out_bytes += d->bytes;
+	if (lane->out_last < record_ref_number(d->ref))
+		lane->out_last = record_ref_number(d->ref);
+}
+
+void queue_out_end(struct delivery *d)
+{
+	d->queue->out_count--;
+	d->queue->out_bytes -= d->bytes;
+}
+
+/* ---- messages come ---- */
+
+/* Memory is short, and nobody waits for what comes. */
+static bool queue_is_full(struct queue *q)
+{
+	if (!memory_is_over(q->core, q->core->memory_bytes_max))
+		return false;
+	memory_reclaim(q->shard);
+	return q->ready_count &&
+	       (list_empty(&q->hungry) || q->held || queue_is_paused(q));
+}
+
+/* The number is counted, and that is all that is kept of it. */
+static void queue_into_gap(struct queue *q, struct delivery *d, unsigned p)
+{
+	q->gap_lanes |= (uint16_t)(1u << p);
+	if (d->props.expiry_ms)
+		walk_note(q, p, base_max(d->props.expiry_ms, d->retry_ms));
+	ref_free(d);
+	if (!list_empty(&q->hungry))
+		queue_wake(q);
 }
 
 void queue_enqueue(struct queue *q, struct delivery *d)
 {
+	unsigned p = d->props.priority;
+	struct lane *lane = &q->lanes[p];
+	uint64_t number;
+
 	if (q->deleted) {
 		ref_free(d);
 		return;
 	}
-	d->seq = q->next_seq++;
+	number = lane->next++;
+	d->ref = record_ref(p, number);
 	count_add(&q->messages, 1);
 	count_add(&q->bytes, d->bytes);
 	count_add(&q->enqueued, 1);
-	/* Over the memory limit a message far from the head keeps only its
-	 * place; its bytes are read back when its turn comes. */
-	if (d->message && q->ready_count > RESIDENT_WINDOW &&
-	    atomic_load_explicit(&q->core->memory_bytes, memory_order_relaxed) >
-		    q->core->memory_bytes_max) {
-		message_release(d->message);
-		d->message = NULL;
+	if (lane->gap_first != number || queue_is_full(q)) {
+		queue_into_gap(q, d, p);
+		return;
 	}
+	lane->gap_first = lane->next;
+	ref_count(d);
 	queue_place_last(q, d);
 	queue_ready(d);
 }
 
-void queue_recover(struct queue *q, struct delivery *d)
+void queue_recover(struct queue *q, const struct store_queue *from)
 {
-	d->seq = q->next_seq++;
-	count_add(&q->messages, 1);
-	count_add(&q->bytes, d->bytes);
+	for (unsigned p = 0; p < RECORD_PRIORITIES; p++) {
+		const struct store_lane *there = &from->lanes[p];
+		struct lane *lane = &q->lanes[p];
+
+		lane->next = record_ref_number(there->next);
+		lane->gap_first = record_ref_number(there->first);
+		lane->out_last = lane->gap_first - 1;
+		if (lane->gap_first == lane->next)
+			continue;
+		q->gap_lanes |= (uint16_t)(1u << p);
+		walk_note(q, p, there->expiry_ms);
+	}
+	count_add(&q->messages, from->messages);
+	count_add(&q->bytes, from->bytes);
+}
+
+void queue_refilled(struct delivery *d)
+{
+	struct queue *q = d->queue;
+
+	ASSERT(!q->lanes[ref_lane(d)].last ||
+	       q->lanes[ref_lane(d)].last->ref < d->ref);
 	queue_place_last(q, d);
 	queue_ready(d);
 }
+
+bool queue_give_back(struct queue *q, unsigned p)
+{
+	struct lane *lane = &q->lanes[p];
+	struct delivery *d = lane->last;
+	uint64_t number = d ? record_ref_number(d->ref) : 0;
+
+	/* The gap must not reach over what is out, and the store does not know
+	 * who must not have a message. */
+	if (!d || number <= lane->out_last ||
+	    (d->rare && d->rare->excluded_count))
+		return false;
+	queue_unready(d);
+	lane->gap_first = number;
+	queue_into_gap(q, d, p);
+	return true;
+}
+
+/* ---- messages come back ---- */
 
 void queue_return(struct delivery *d)
 {
@@ -181,103 +265,19 @@ void queue_return(struct delivery *d)
 		ref_free(d);
 		return;
 	}
+	if (d->damaged) {
+		damage_ref(d, -E_CORRUPT);
+		return;
+	}
+	queue_out_end(d);
+	if (d->message && q->ready_count >= RESIDENT_REFS &&
+	    memory_is_over(q->core, q->core->memory_bytes_max)) {
+		message_release(d->message);
+		d->message = NULL;
+	}
 	queue_place(q, d);
 	q->returned = d;
 	queue_ready(d);
-}
-
-/* ---- dispatch ---- */
-
-static void queue_hand(struct queue *q, struct subscriber *s,
-		       struct delivery *d)
-{
-	queue_remove_ready(d);
-	d->state = REF_HANDED;
-	d->subscriber = s->id;
-	d->consumer = s->consumer;
-	count_add(&q->delivering, 1);
-	count_add(&q->shard->delivered, 1);
-	count_add(&q->shard->delivered_bytes, d->bytes);
-	if (d->attempts)
-		count_add(&q->redelivered, 1);
-	list_remove(&s->hungry_link);
-	if (++s->sent < s->limit)
-		list_push(&q->hungry, &s->hungry_link);
-	consumer_hand(s, d);
-}
-
-static struct subscriber *queue_pick(struct queue *q, const struct delivery *d)
-{
-	list_for_each(n, &q->hungry) {
-		struct subscriber *s =
-			list_entry(n, struct subscriber, hungry_link);
-
-		if (!ref_excludes(d, s->id))
-			return s;
-	}
-	return NULL;
-}
-
-/* Returns whether it may go on: false when it waits for a body. */
-static bool queue_dispatch_ready(struct queue *q)
-{
-	int budget = DISPATCH_BUDGET;
-	struct list *n = q->ready.next;
-
-	while (n != &q->ready && !list_empty(&q->hungry)) {
-		struct delivery *d = list_entry(n, struct delivery, link);
-		struct subscriber *s;
-
-		n = n->next;
-		if (d->damaged)
-			continue;
-		if (queue_is_expired(d)) {
-			if (loop_wall_ms(q->shard->loop) < d->retry_ms)
-				continue;
-			queue_remove_ready(d);
-			move_ref(d, RECORD_REASON_EXPIRED);
-			continue;
-		}
-		s = queue_pick(q, d);
-		if (!s)
-			continue; /* excluded by all who are hungry */
-		if (!d->message && !d->large) {
-			if (!d->load)
-				load_ahead(q, d);
-			return false;
-		}
-		queue_hand(q, s, d);
-		if (--budget == 0) {
-			queue_wake(q);
-			return false;
-		}
-	}
-	return true;
-}
-
-static void queue_answer_drains(struct queue *q)
-{
-	list_for_each_safe(n, &q->hungry) {
-		struct subscriber *s =
-			list_entry(n, struct subscriber, hungry_link);
-
-		if (!s->drain)
-			continue;
-		s->drain = false;
-		s->limit = s->sent;
-		list_remove(&s->hungry_link);
-		consumer_tell_drained(s);
-	}
-}
-
-static void queue_dispatch(struct loop_task *task)
-{
-	struct queue *q = container_of(task, struct queue, dispatch_task);
-	bool paused = atomic_load(&q->flags) & RECORD_QUEUE_PAUSED;
-
-	if (!q->deleted && (paused || queue_dispatch_ready(q)))
-		queue_answer_drains(q);
-	queue_release(q);
 }
 
 /* ---- settling ---- */
@@ -285,7 +285,7 @@ static void queue_dispatch(struct loop_task *task)
 struct count_write {
 	struct log_append append;
 	struct log_note note;
-	struct shard *shard;
+	struct queue *queue; /* held */
 	uint8_t meta[];
 };
 
@@ -294,7 +294,9 @@ static void count_committed(struct loop_mail *mail)
 	struct count_write *c =
 		container_of(mail, struct count_write, note.mail);
 
-	shard_append_done(c->shard);
+	shard_append_done(c->queue->shard);
+	c->queue->counts_pending--;
+	queue_release(c->queue);
 	free(c);
 }
 
@@ -302,10 +304,11 @@ static void count_committed(struct loop_mail *mail)
  * that can follow: an acknowledgement never overtakes it. */
 static void queue_journal_count(struct delivery *d)
 {
-	struct shard *shard = d->queue->shard;
+	struct queue *q = d->queue;
+	struct shard *shard = q->shard;
 	struct record_count record = {
-		.queue = d->queue->id,
-		.ref = d->lsn,
+		.queue = q->id,
+		.ref = d->ref,
 		.deliveries = d->attempts,
 	};
 	struct count_write *c;
@@ -314,7 +317,8 @@ static void queue_journal_count(struct delivery *d)
 	c = calloc(1, sizeof(*c) + record_count_room(record.extra_len));
 	if (!c)
 		return; /* the count in memory holds until a restart */
-	c->shard = shard;
+	c->queue = queue_hold(q);
+	q->counts_pending++;
 	c->append.type = RECORD_COUNT;
 	c->append.meta = c->meta;
 	c->append.meta_len = (uint32_t)record_count_encode(&record, c->meta);
@@ -333,7 +337,7 @@ static void queue_settle_modified(struct delivery *d)
 
 	if (d->undeliverable && ref_exclude(d, d->subscriber) != 0)
 		logger_debug("core", "exclusion-lost", "ref=%llu",
-			     (unsigned long long)d->lsn);
+			     (unsigned long long)d->ref);
 	if (d->failed) {
 		d->attempts++;
 		count_add(&q->shard->redelivered, 1);
@@ -357,6 +361,7 @@ void queue_settle(struct delivery *d)
 	ASSERT(d->state == REF_HANDED);
 	count_sub(&q->delivering, 1);
 	d->consumer = NULL;
+	dispatch_settled(q);
 	if (q->deleted) {
 		if (d->confirm)
 			consumer_confirm(d->confirm, -E_NOT_FOUND);
@@ -394,7 +399,7 @@ void queue_join(struct subscriber *s)
 		consumer_tell_gone(s);
 }
 
-void queue_want(struct subscriber *s, uint64_t limit, bool drain)
+void queue_want(struct subscriber *s, uint64_t limit, uint32_t drain)
 {
 	struct queue *q = s->queue;
 
@@ -404,8 +409,8 @@ void queue_want(struct subscriber *s, uint64_t limit, bool drain)
 	if (s->sent < s->limit) {
 		list_push(&q->hungry, &s->hungry_link);
 	} else if (drain) {
-		s->drain = false;
-		consumer_tell_drained(s);
+		s->drain = 0;
+		consumer_tell_drained(s, drain);
 	}
 	queue_wake(q);
 }
@@ -462,41 +467,27 @@ void queue_free_messages(struct queue *q)
 {
 	struct list *n;
 
+	fetch_stop(q);
+	walk_free(q);
+	damage_clear(q);
 	while (!list_empty(&q->ready)) {
 		struct delivery *d =
 			list_entry(q->ready.next, struct delivery, link);
 
-		queue_remove_ready(d);
-		count_sub(&q->messages, 1);
-		count_sub(&q->bytes, d->bytes);
+		queue_unready(d);
 		ref_free(d);
 	}
-	q->acked = NULL;
-	while ((n = list_pop(&q->acks)))
+	while ((n = list_pop(&q->loads)))
 		ref_free(list_entry(n, struct delivery, link));
-}
-
-/* Those whose record was not made yet.  That the queue is gone is not durable
- * either, so they cannot be confirmed. */
-static void queue_refuse_acks(struct queue *q)
-{
-	list_for_each(n, &q->acks) {
-		struct delivery *d = list_entry(n, struct delivery, link);
-
-		if (d->confirm)
-			consumer_confirm(d->confirm, -E_NOT_FOUND);
-		d->confirm = NULL;
-	}
-	if (q->purge)
-		q->purge->done(q->purge, -E_NOT_FOUND);
-	q->purge = NULL;
+	ack_free(q);
 }
 
 void queue_forget(struct queue *q)
 {
 	q->deleted = true;
-	queue_refuse_acks(q);
+	ack_forget(q);
 	queue_free_messages(q);
+	queue_stop(q);
 	list_for_each(n, &q->subscribers)
 		consumer_tell_gone(list_entry(n, struct subscriber, link));
 }

@@ -23,6 +23,8 @@ void ref_free(struct delivery *d)
 		return;
 	ASSERT(list_empty(&d->link));
 	ASSERT(d->heap_index == 0);
+	if (d->counted)
+		memory_add(d->queue->shard, -(int64_t)sizeof(*d));
 	message_release(d->message);
 	large_release(d->large);
 	if (d->rare) {
@@ -33,6 +35,67 @@ void ref_free(struct delivery *d)
 	}
 	queue_release(d->queue);
 	free(d);
+}
+
+void ref_count(struct delivery *d)
+{
+	d->counted = true;
+	memory_add(d->queue->shard, sizeof(*d));
+}
+
+static int ref_set_large(struct delivery *d, const struct store_message *m)
+{
+	d->large = large_create(m->upload);
+	if (!d->large || large_reserve(d->large, m->piece_count) != 0)
+		return -ENOMEM;
+	memcpy(d->large->piece_bytes, m->piece_bytes,
+	       m->piece_count * sizeof(*m->piece_bytes));
+	d->large->piece_count = m->piece_count;
+	d->large->bytes = m->bytes;
+	return 0;
+}
+
+int ref_set_body(struct delivery *d, const struct store_message *m)
+{
+	ASSERT(m->bytes <= UINT32_MAX);
+	d->message = message_create(d->queue->shard, (uint32_t)m->bytes);
+	if (!d->message)
+		return -ENOMEM;
+	if (m->bytes)
+		memcpy(d->message->data, m->body, m->bytes);
+	return 0;
+}
+
+int ref_from_store(struct queue *q, const struct store_message *m,
+		   bool with_body, struct delivery **ret)
+{
+	const struct record_origin *from = &m->origin;
+	struct delivery *d = ref_create(q);
+	int err = 0;
+
+	if (!d)
+		return -ENOMEM;
+	d->ref = m->ref;
+	d->props = m->props;
+	d->bytes = m->bytes;
+	d->attempts = m->deliveries;
+	if (m->upload)
+		err = ref_set_large(d, m);
+	else if (with_body)
+		err = ref_set_body(d, m);
+	if (!err && m->extra_len)
+		err = ref_set_extra(d, m->extra, m->extra_len);
+	if (!err && from->reason)
+		err = ref_set_origin(d, from->address, from->address_len,
+				     from->queue, from->queue_len,
+				     from->reason);
+	if (err) {
+		ref_free(d);
+		return err;
+	}
+	ref_count(d);
+	*ret = d;
+	return 0;
 }
 
 int ref_rare(struct delivery *d, struct ref_rare **ret)
@@ -112,10 +175,18 @@ int ref_exclude(struct delivery *d, uint64_t subscriber)
 
 	if (err)
 		return err;
-	if (!rare->excluded) {
-		rare->excluded = calloc(REF_EXCLUDED_MAX, sizeof(uint64_t));
-		if (!rare->excluded)
+	if (rare->excluded_count == rare->excluded_capacity &&
+	    rare->excluded_capacity < REF_EXCLUDED_MAX) {
+		uint32_t capacity = rare->excluded_capacity
+					    ? rare->excluded_capacity * 2
+					    : 4;
+		uint64_t *more = realloc(rare->excluded,
+					 capacity * sizeof(*rare->excluded));
+
+		if (!more)
 			return -ENOMEM;
+		rare->excluded = more;
+		rare->excluded_capacity = capacity;
 	}
 	if (rare->excluded_count == REF_EXCLUDED_MAX) {
 		memmove(rare->excluded, rare->excluded + 1,
@@ -137,9 +208,9 @@ void delivery_sent(struct delivery *d)
 {
 	struct core *core = d->queue->core;
 
-	if (!d->message ||
-	    atomic_load_explicit(&core->memory_bytes, memory_order_relaxed) <=
-		    core->memory_bytes_max)
+	/* Half of the memory may be with consumers; what they hold cannot be
+	 * given back when others need it. */
+	if (!d->message || !memory_is_over(core, core->memory_bytes_max / 2))
 		return;
 	message_release(d->message);
 	d->message = NULL;
@@ -173,7 +244,7 @@ const struct record_origin *delivery_origin(const struct delivery *d)
 
 uint64_t delivery_ref(const struct delivery *d)
 {
-	return d->lsn;
+	return d->ref;
 }
 
 uint32_t delivery_piece_count(const struct delivery *d)
@@ -184,5 +255,5 @@ uint32_t delivery_piece_count(const struct delivery *d)
 uint32_t delivery_piece_bytes(const struct delivery *d, uint32_t index)
 {
 	ASSERT(d->large && index < d->large->piece_count);
-	return d->large->pieces[index].body_len;
+	return d->large->piece_bytes[index];
 }

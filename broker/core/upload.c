@@ -12,9 +12,7 @@ struct upload {
 	struct producer *producer;
 	struct shard *shard;
 	struct large *large;
-	struct record_props props;
-	void *context;
-	char *to;
+	struct message *message; /* what it becomes */
 	uint32_t pieces_in_flight;
 	bool finishing, aborted;
 	int err;
@@ -48,7 +46,10 @@ int upload_begin(struct producer *p, struct upload **ret)
 	if (!u)
 		return -ENOMEM;
 	u->large = large_create(core_next_id(core));
-	if (!u->large) {
+	u->message = message_create(p->shard, 0);
+	if (!u->large || !u->message) {
+		large_release(u->large);
+		message_release(u->message);
 		free(u);
 		return -ENOMEM;
 	}
@@ -64,7 +65,7 @@ static void upload_free(struct upload *u)
 	struct producer *p = u->producer;
 
 	large_release(u->large);
-	free(u->to);
+	message_release(u->message);
 	free(u);
 	p->in_flight--;
 	producer_release_maybe(p);
@@ -79,42 +80,39 @@ static void goodbye_committed(struct loop_mail *mail)
 	free(g);
 }
 
-/* Lets the pieces' segments go before the next restart would. */
-static void upload_journal_abort(struct upload *u)
+void upload_discard(struct shard *s, const struct large *large)
 {
 	struct upload_goodbye *g;
 
-	if (u->large->piece_count == 0 || u->shard->core->null_sink)
+	if (large->piece_count == 0 || s->core->null_sink)
 		return;
 	g = calloc(1, sizeof(*g));
 	if (!g)
 		return;
-	g->shard = u->shard;
+	g->shard = s;
 	g->append.type = RECORD_UPLOAD_ABORT;
 	g->append.meta = g->meta;
 	g->append.meta_len =
-		(uint32_t)record_upload_abort_encode(u->large->upload, g->meta);
+		(uint32_t)record_upload_abort_encode(large->upload, g->meta);
 	g->append.notes = &g->note;
 	g->append.note_count = 1;
 	g->note.mail.deliver = goodbye_committed;
-	g->note.to = u->shard->loop;
+	g->note.to = s->loop;
 	g->note.append = &g->append;
-	shard_append(u->shard, &g->append);
+	shard_append(s, &g->append);
 }
 
-/* Every piece is durable: the message itself may follow. */
+/* No piece is on its way: the message, which has kept its place among the
+ * producer's, may go on. */
 static void upload_complete(struct upload *u)
 {
-	struct message *m = message_create(u->shard, 0);
+	struct message *m = u->message;
 
-	ASSERT(m); /* a few hundred bytes; the broker cannot go on without */
-	m->props = u->props;
-	m->context = u->context;
-	m->large = large_hold(u->large);
-	m->err = u->err;
-	if (u->err)
-		upload_journal_abort(u);
-	producer_submit(u->producer, m, u->to);
+	u->message = NULL;
+	m->held = false;
+	if (!m->err)
+		m->err = u->err;
+	producer_go_on(u->producer);
 	upload_free(u);
 }
 
@@ -135,7 +133,7 @@ static void piece_committed(struct loop_mail *mail)
 
 	shard_append_done(u->shard);
 	producer_bytes_sub(u->shard, piece->len);
-	u->large->pieces[piece->index] = piece->append.loc;
+	u->large->piece_bytes[piece->index] = piece->len;
 	if (piece->append.err)
 		u->err = piece->append.err;
 	u->pieces_in_flight--;
@@ -203,15 +201,15 @@ int upload_append(struct upload *u, const void *data, size_t len)
 void upload_finish(struct upload *u, const struct record_props *props,
 		   const char *to, void *context)
 {
+	struct message *m = u->message;
+
 	ASSERT(!u->finishing && !u->aborted);
-	u->props = *props;
-	u->context = context;
-	if (to) {
-		u->to = strdup(to);
-		if (!u->to)
-			u->err = -ENOMEM;
-	}
+	m->props = *props;
+	m->context = context;
+	m->large = large_hold(u->large);
+	m->held = true;
 	u->finishing = true;
+	producer_submit(u->producer, m, to);
 	upload_go_on(u);
 }
 
@@ -221,6 +219,6 @@ void upload_abort(struct upload *u)
 		return;
 	ASSERT(!u->finishing && !u->aborted);
 	u->aborted = true;
-	upload_journal_abort(u);
+	upload_discard(u->shard, u->large);
 	upload_go_on(u);
 }
