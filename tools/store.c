@@ -168,15 +168,14 @@ static void print_finding(json_t *f)
 static void print_report(const struct store_command *c, json_t *report)
 {
 	bool sound = json_is_true(json_object_get(report, "sound"));
-	json_t *finding;
-	size_t i;
+	json_t *findings = json_object_get(report, "findings");
 
 	if (c->format != OUTPUT_TABLE) {
 		output_print(c->format, report, NULL, 0);
 		return;
 	}
-	json_array_foreach(json_object_get(report, "findings"), i, finding)
-		print_finding(finding);
+	for (size_t i = 0; i < json_array_size(findings); i++)
+		print_finding(json_array_get(findings, i));
 	printf("%s: %s\n%" PRIu64 " segments with %" PRIu64 " frames, %.1f "
 	       "MiB; %" PRIu64 " extent files, %.1f MiB; %" PRIu64
 	       " checkpoints\n%" PRIu64 " damaged, %" PRIu64

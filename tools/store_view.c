@@ -182,7 +182,7 @@ static int load_checkpoint(struct store_view *v, uint64_t *ret_lsn)
 int store_view_load(struct store_view *v, struct io *io, const char *dir,
 		    const struct crypto_key *master)
 {
-	uint64_t lsn;
+	uint64_t lsn = 0;
 	int err;
 
 	*v = (struct store_view){.io = io, .dir = dir};

@@ -16,7 +16,8 @@ _holdfast()
 		queue) COMPREPLY=($(compgen -W 'list show create delete purge
 			pause resume' -- "$cur"))
 			return ;;
-		journal) COMPREPLY=($(compgen -W 'verify inspect' -- "$cur"))
+		journal) COMPREPLY=($(compgen -W 'verify inspect salvage' \
+			-- "$cur"))
 			return ;;
 		store) COMPREPLY=($(compgen -W 'stat verify rebuild-index' \
 			-- "$cur"))
@@ -39,7 +40,7 @@ _holdfast()
 	--file|-f|--password-file|--key-file|-k)
 		COMPREPLY=($(compgen -f -- "$cur"))
 		return ;;
-	--data-dir|-d|--index-dir)
+	--data-dir|-d|--index-dir|--to|-t)
 		COMPREPLY=($(compgen -d -- "$cur"))
 		return ;;
 	esac
