@@ -169,6 +169,9 @@ void sim_disk_cut(struct sim_disk *);
  * creates, writes, resizes, renames, unlinks or syncs; an asynchronous write
  * when it would complete.  Reads: io_read(), io_size() and loop_read(). */
 uint64_t sim_disk_mutations(const struct sim_disk *);
+/* before() is called before each mutation is counted, and may set a fault for
+ * it; NULL: no more. */
+void sim_disk_watch(struct sim_disk *, void (*before)(void *ctx), void *ctx);
 uint64_t sim_disk_reads(const struct sim_disk *);
 
 enum sim_fault {

@@ -31,6 +31,12 @@ uint64_t sim_disk_mutations(const struct sim_disk *d)
 	return d->mutations;
 }
 
+void sim_disk_watch(struct sim_disk *d, void (*before)(void *ctx), void *ctx)
+{
+	d->watch = before;
+	d->watch_ctx = ctx;
+}
+
 uint64_t sim_disk_reads(const struct sim_disk *d)
 {
 	return d->reads;
@@ -301,6 +307,8 @@ enum sim_verdict sim_disk_mutate(struct sim_node *n, enum sim_mutation kind)
 {
 	struct sim_disk *d = n->disk;
 
+	if (d->watch)
+		d->watch(d->watch_ctx);
 	d->mutations++;
 	if (fault_due(d, SIM_FAULT_ROT))
 		sim_disk_rot(d, false);

@@ -242,6 +242,8 @@ struct sim_disk {
 	struct list orphans; /* writes of the dead that may still land */
 	uint64_t mutations, reads, bytes_max;
 	uint64_t fault_at[SIM_FAULT_END];
+	void (*watch)(void *ctx);
+	void *watch_ctx;
 	struct sim_disk_stats stats;
 };
 

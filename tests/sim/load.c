@@ -1,12 +1,7 @@
 /* See load.h. */
-#include "tests/sim/load.h"
+#include "tests/sim/load_private.h"
 
 #include <string.h>
-
-#define BIT_PPM (SIM_ALWAYS / 2)
-/* A census waits so long for the next message. */
-#define CENSUS_IDLE_NS 30000000000ull
-#define CENSUS_LOOK_NS 100000000ull
 
 const struct core_address_rule load_rules[] = {
 	{.match = "#",
@@ -31,30 +26,7 @@ const struct core_address_rule load_rules[] = {
 };
 const unsigned load_rule_count = ARRAY_COUNT(load_rules);
 
-struct load_producer {
-	struct rig_producer rig;
-	struct load *load;
-	enum model_target target;
-	bool anonymous;
-	uint32_t number;
-};
-
-struct load_held {
-	struct delivery *delivery;
-	struct model_copy *copy;
-};
-
-struct load_consumer {
-	struct rig_consumer rig;
-	struct load *load; /* NULL in a census */
-	struct model *model;
-	uint32_t life;
-	enum model_queue queue;
-	struct load_held *held;
-	size_t held_count, held_capacity;
-};
-
-static void *take_memory(void *old, size_t bytes)
+void *load_memory(void *old, size_t bytes)
 {
 	void *p = realloc(old, bytes);
 
@@ -90,15 +62,16 @@ static enum model_queue target_queue(enum model_target t)
 		[MODEL_TO_A] = MODEL_A,	     [MODEL_TO_B] = MODEL_B,
 		[MODEL_TO_C] = MODEL_C,	     [MODEL_TO_AUTO] = MODEL_AUTO,
 		[MODEL_TO_M] = MODEL_QUEUES, [MODEL_TO_X] = MODEL_X,
+		[MODEL_TO_D] = MODEL_D,
 	};
 
 	return queues[t];
 }
 
-static struct load_producer *
-open_producer(struct load *l, enum model_target target, bool anonymous)
+struct load_producer *
+load_open_producer(struct load *l, enum model_target target, bool anonymous)
 {
-	struct load_producer *p = take_memory(NULL, sizeof(*p));
+	struct load_producer *p = load_memory(NULL, sizeof(*p));
 	unsigned shard = (unsigned)sim_below(l->sim, l->rig->shard_count);
 	uint8_t routing = target == MODEL_TO_X ? RECORD_MULTICAST : 0;
 	int err;
@@ -133,7 +106,7 @@ static void step_producer(struct load *l)
 	if (p)
 		rig_producer_close(&p->rig);
 	else
-		l->producers[i] = open_producer(
+		l->producers[i] = load_open_producer(
 			l, (enum model_target)sim_below(l->sim, MODEL_TARGETS),
 			sim_chance(l->sim, 200000));
 }
@@ -145,16 +118,24 @@ static struct load_producer *some_producer(struct load *l)
 	for (size_t k = 0; k < LOAD_PRODUCERS; k++)
 		if (l->producers[(i + k) % LOAD_PRODUCERS])
 			return l->producers[(i + k) % LOAD_PRODUCERS];
-	return l->producers[i] = open_producer(
+	return l->producers[i] = load_open_producer(
 		       l, (enum model_target)sim_below(l->sim, MODEL_TARGETS),
 		       false);
+}
+
+static uint8_t some_priority(struct load *l)
+{
+	if (!sim_chance(l->sim, l->options->priority_ppm))
+		return 4;
+	return sim_chance(l->sim, BIT_PPM) ? 9 : 0;
 }
 
 static void publish_one(struct load_producer *p)
 {
 	struct load *l = p->load;
-	uint64_t len = 16 + sim_below(l->sim, l->options->bytes_max);
-	uint64_t expiry_ms = 0, id;
+	uint64_t len = 16 + sim_below(l->sim, l->options->bytes_max), id;
+	struct record_props props = {.priority = some_priority(l),
+				     .durable = 1};
 	const char *to = NULL;
 
 	/* An anonymous producer may change its mind with each message. */
@@ -165,14 +146,17 @@ static void publish_one(struct load_producer *p)
 		if (target_queue(p->target) != MODEL_QUEUES)
 			model_queue_asked(l->model, target_queue(p->target));
 	}
-	if (sim_chance(l->sim, 50000))
-		expiry_ms = io_wall_ms(l->rig->io) + sim_below(l->sim, 300);
-	id = model_send(l->model, &(struct model_sent){.producer = p->number,
-						       .target = p->target,
-						       .len = len,
-						       .expiry_ms = expiry_ms,
-						       .later = p->anonymous});
-	rig_publish(&p->rig, id, (uint32_t)len, expiry_ms, to);
+	if (sim_chance(l->sim, l->options->expiry_ppm))
+		props.expiry_ms =
+			io_wall_ms(l->rig->io) + sim_below(l->sim, 300);
+	id = model_send(l->model,
+			&(struct model_sent){.producer = p->number,
+					     .target = p->target,
+					     .len = len,
+					     .expiry_ms = props.expiry_ms,
+					     .priority = props.priority,
+					     .later = p->anonymous});
+	rig_publish_with(&p->rig, id, (uint32_t)len, &props, to);
 }
 
 static void step_publish(struct load *l)
@@ -195,7 +179,8 @@ void load_publish(struct load *l, unsigned n)
 /* In pieces, with pauses; some are given up half way. */
 static void step_large(struct load *l)
 {
-	struct record_props props = {.priority = 4, .durable = 1};
+	struct record_props props = {.priority = some_priority(l),
+				     .durable = 1};
 	struct load_producer *p = some_producer(l);
 	uint32_t piece = 20000 + (uint32_t)sim_below(l->sim, 50000);
 	bool give_up = sim_chance(l->sim, 300000);
@@ -208,12 +193,14 @@ static void step_large(struct load *l)
 	    upload_begin(&p->rig.producer, &u) != 0)
 		return;
 	len = 100000 + 8 * l->model->count + sim_below(l->sim, 8);
-	id = model_send(l->model, &(struct model_sent){.producer = p->number,
-						       .target = p->target,
-						       .len = len,
-						       .large = true,
-						       .later = true});
-	data = take_memory(NULL, len);
+	id = model_send(l->model,
+			&(struct model_sent){.producer = p->number,
+					     .target = p->target,
+					     .len = len,
+					     .priority = props.priority,
+					     .large = true,
+					     .later = true});
+	data = load_memory(NULL, len);
 	rig_fill(data, len, id);
 	err = 0;
 	for (uint64_t at = 0; !err && at < len; at += piece) {
@@ -236,8 +223,8 @@ static void step_large(struct load *l)
 
 /* ---- consumers ---- */
 
-static struct model_seen look(struct load_consumer *c, struct delivery *d,
-			      uint64_t id)
+struct model_seen load_look(struct load_consumer *c, struct delivery *d,
+			    uint64_t id)
 {
 	struct model_seen seen = {
 		.queue = c->queue,
@@ -264,15 +251,15 @@ static void load_deliver(struct rig_consumer *rc, struct delivery *d,
 		return;
 	if (c->held_count == c->held_capacity) {
 		c->held_capacity = c->held_capacity * 2 + 64;
-		c->held = take_memory(c->held,
+		c->held = load_memory(c->held,
 				      c->held_capacity * sizeof(*c->held));
 	}
-	seen = look(c, d, id);
+	seen = load_look(c, d, id);
 	c->held[c->held_count].delivery = d;
 	c->held[c->held_count++].copy = model_delivered(c->model, &seen);
 }
 
-static void load_confirm(struct rig_consumer *rc, uint64_t context, int err)
+void load_confirm(struct rig_consumer *rc, uint64_t context, int err)
 {
 	struct load_consumer *c = container_of(rc, struct load_consumer, rig);
 
@@ -281,10 +268,10 @@ static void load_confirm(struct rig_consumer *rc, uint64_t context, int err)
 				    c->life);
 }
 
-static struct load_consumer *open_consumer(struct rig *r, struct model *m,
-					   struct load *l, enum model_queue q)
+struct load_consumer *load_open_consumer(struct rig *r, struct model *m,
+					 struct load *l, enum model_queue q)
 {
-	struct load_consumer *c = take_memory(NULL, sizeof(*c));
+	struct load_consumer *c = load_memory(NULL, sizeof(*c));
 	unsigned shard = (unsigned)sim_below(r->sim, r->shard_count);
 	int err;
 
@@ -309,7 +296,7 @@ static struct load_consumer *open_consumer(struct rig *r, struct model *m,
 	return c;
 }
 
-static void close_consumer(struct load_consumer *c, bool failed)
+void load_close_consumer(struct load_consumer *c, bool failed)
 {
 	failed = failed && c->queue < MODEL_ORIGINS;
 	for (size_t i = 0; i < c->held_count; i++)
@@ -322,18 +309,24 @@ static void close_consumer(struct load_consumer *c, bool failed)
 		model_consumer_closed(c->model, c->queue);
 }
 
+static enum model_queue some_queue(struct load *l)
+{
+	enum model_queue q = (enum model_queue)sim_below(l->sim, MODEL_QUEUES);
+
+	return q == MODEL_D && !sim_chance(l->sim, 100000) ? MODEL_A : q;
+}
+
 static void step_consumer(struct load *l)
 {
-	size_t i = sim_below(l->sim, LOAD_CONSUMERS);
+	size_t i = sim_below(l->sim, l->options->consumers);
 	struct load_consumer *c = l->consumers[i];
 
 	l->consumers[i] = NULL;
 	if (c)
-		close_consumer(c, sim_chance(l->sim, BIT_PPM));
+		load_close_consumer(c, sim_chance(l->sim, BIT_PPM));
 	else
-		l->consumers[i] = open_consumer(
-			l->rig, l->model, l,
-			(enum model_queue)sim_below(l->sim, MODEL_QUEUES));
+		l->consumers[i] =
+			load_open_consumer(l->rig, l->model, l, some_queue(l));
 	c = l->consumers[i];
 	if (c)
 		consumer_credit(&c->rig.consumer,
@@ -366,7 +359,7 @@ static struct settlement some_verdict(struct load *l, enum model_queue q)
 	return s;
 }
 
-static void settle_held(struct load_consumer *c, size_t i, struct settlement *s)
+void load_settle_held(struct load_consumer *c, size_t i, struct settlement *s)
 {
 	struct load_held held = c->held[i];
 
@@ -381,31 +374,24 @@ static void settle_held(struct load_consumer *c, size_t i, struct settlement *s)
 static void step_settle(struct load *l)
 {
 	struct load_consumer *c =
-		l->consumers[sim_below(l->sim, LOAD_CONSUMERS)];
+		l->consumers[sim_below(l->sim, l->options->consumers)];
 	uint64_t n = 1 + sim_below(l->sim, 30);
+	size_t stuck = l->options->stuck;
 
 	if (!c)
 		return;
-	while (n-- && c->held_count && !rig_is_dead(l->rig)) {
+	while (n-- && c->held_count > stuck && !rig_is_dead(l->rig)) {
 		struct settlement s = some_verdict(l, c->queue);
 		bool order = sim_chance(l->sim, 800000);
+		size_t i = order ? 0 : sim_below(l->sim, c->held_count - stuck);
 
-		settle_held(c, order ? 0 : sim_below(l->sim, c->held_count),
-			    &s);
+		load_settle_held(c, stuck + i, &s);
 	}
 	consumer_credit(&c->rig.consumer, (uint32_t)sim_below(l->sim, 100),
 			sim_chance(l->sim, 200000));
 }
 
 /* ---- the administrator ---- */
-
-struct load_command {
-	struct core_command command;
-	struct model *model;
-	enum model_queue queue;
-	int err;
-	bool done;
-};
 
 static void command_done(struct core_command *command, int err)
 {
@@ -430,11 +416,11 @@ static void command_done(struct core_command *command, int err)
 	}
 }
 
-static struct load_command *execute(struct rig *r, struct model *m,
-				    enum core_command_kind kind,
-				    enum model_queue q)
+struct load_command *load_execute(struct rig *r, struct model *m,
+				  enum core_command_kind kind,
+				  enum model_queue q)
 {
-	struct load_command *c = take_memory(NULL, sizeof(*c));
+	struct load_command *c = load_memory(NULL, sizeof(*c));
 	const char *name = model_queue_name(q);
 
 	c->model = m;
@@ -463,16 +449,16 @@ static void step_command(struct load *l)
 	enum model_queue q = (enum model_queue)sim_below(l->sim, MODEL_ORIGINS);
 
 	if (dice < 3)
-		execute(l->rig, l->model, CORE_QUEUE_PURGE, q);
+		load_execute(l->rig, l->model, CORE_QUEUE_PURGE, q);
 	else if (dice < 5)
-		execute(l->rig, l->model, CORE_QUEUE_CREATE, q);
+		load_execute(l->rig, l->model, CORE_QUEUE_CREATE, q);
 	else if (dice < 6)
-		execute(l->rig, l->model, CORE_QUEUE_DELETE,
-			sim_chance(l->sim, BIT_PPM) ? MODEL_C : MODEL_Y);
+		load_execute(l->rig, l->model, CORE_QUEUE_DELETE,
+			     sim_chance(l->sim, BIT_PPM) ? MODEL_C : MODEL_Y);
 	else if (dice < 7)
-		execute(l->rig, l->model, CORE_QUEUE_PAUSE, q);
+		load_execute(l->rig, l->model, CORE_QUEUE_PAUSE, q);
 	else
-		execute(l->rig, l->model, CORE_QUEUE_RESUME, q);
+		load_execute(l->rig, l->model, CORE_QUEUE_RESUME, q);
 }
 
 /* ---- all of them ---- */
@@ -480,7 +466,7 @@ static void step_command(struct load *l)
 struct load *load_create(struct rig *r, struct model *m,
 			 const struct load_options *o)
 {
-	struct load *l = take_memory(NULL, sizeof(*l));
+	struct load *l = load_memory(NULL, sizeof(*l));
 
 	l->rig = r;
 	l->model = m;
@@ -503,6 +489,9 @@ static void load_step(struct load *l)
 {
 	uint64_t dice = sim_below(l->sim, 100);
 
+	if (dice >= 40 && dice < 94 &&
+	    sim_chance(l->sim, l->options->starve_ppm))
+		dice = 0;
 	if (sim_chance(l->sim, l->options->large_ppm))
 		step_large(l);
 	else if (sim_chance(l->sim, l->options->quiet_ppm))
@@ -526,8 +515,8 @@ static void load_leave(struct load *l)
 			rig_producer_close(&l->producers[i]->rig);
 	for (size_t i = 0; i < LOAD_CONSUMERS && !rig_is_dead(l->rig); i++)
 		if (l->consumers[i])
-			close_consumer(l->consumers[i],
-				       sim_chance(l->sim, BIT_PPM));
+			load_close_consumer(l->consumers[i],
+					    sim_chance(l->sim, BIT_PPM));
 	rig_settle(l->rig);
 	if (!rig_is_dead(l->rig))
 		model_quiet(l->model);
@@ -544,148 +533,4 @@ void load_run(struct load *l)
 	}
 	if (!rig_is_dead(l->rig))
 		load_leave(l);
-}
-
-/* ---- census ---- */
-
-/* Every command that came back; paused queues deliver nothing. */
-static void census_resume(struct rig *r, struct model *m)
-{
-	for (unsigned q = 0; q < MODEL_QUEUES; q++)
-		execute(r, m, CORE_QUEUE_RESUME, (enum model_queue)q);
-	rig_settle(r);
-}
-
-/* Does the queue exist as the model believes? */
-static bool census_has(struct rig *r, struct model *m, enum model_queue q,
-		       struct queue_info *info)
-{
-	int err = core_queue_info(r->core, model_queue_name(q), info);
-
-	if (err && m->queues[q].exists == MODEL_YES && q != MODEL_AUTO)
-		model_fail("the queue %s is gone", model_queue_name(q));
-	if (!err && m->queues[q].exists == MODEL_NO && q < MODEL_ORIGINS)
-		model_fail("nobody made the queue %s", model_queue_name(q));
-	m->queues[q].exists = err ? MODEL_NO : MODEL_YES;
-	return !err;
-}
-
-/* Takes all that one queue has. */
-static struct load_consumer *census_take(struct rig *r, struct model *m,
-					 enum model_queue q, uint64_t *unserved)
-{
-	struct queue_info info;
-	struct load_consumer *c;
-	uint64_t idle_ns = 0;
-
-	if (!census_has(r, m, q, &info))
-		return NULL;
-	c = open_consumer(r, m, NULL, q);
-	if (!c && m->forgetful && !rig_is_dead(r))
-		c = open_consumer(r, m, NULL, q);
-	if (!c && !rig_is_dead(r))
-		model_fail("nobody can attach to the queue %s",
-			   model_queue_name(q));
-	if (!c)
-		return NULL;
-	consumer_credit(&c->rig.consumer, 1000000, false);
-	/* Bodies may have to be read back, from a slow disk. */
-	while (!rig_is_dead(r) && idle_ns < CENSUS_IDLE_NS) {
-		size_t before = c->held_count;
-
-		rig_settle(r);
-		if (core_queue_info(r->core, model_queue_name(q), &info) != 0)
-			model_fail("the queue %s went with a consumer attached",
-				   model_queue_name(q));
-		if (info.messages == c->held_count)
-			break;
-		rig_run_for(r, CENSUS_LOOK_NS);
-		idle_ns =
-			c->held_count == before ? idle_ns + CENSUS_LOOK_NS : 0;
-	}
-	if (rig_is_dead(r))
-		return NULL;
-	if (info.messages < c->held_count)
-		model_fail("the queue %s counts %llu messages and has "
-			   "delivered %zu",
-			   model_queue_name(q),
-			   (unsigned long long)info.messages, c->held_count);
-	*unserved += info.messages - c->held_count;
-	return c;
-}
-
-static bool census_look(struct load_consumer *c)
-{
-	for (size_t i = 0; i < c->held_count; i++) {
-		struct delivery *d = c->held[i].delivery;
-		uint64_t id = c->held[i].copy->id;
-		struct model_seen seen;
-
-		if (delivery_piece_count(d)) {
-			uint64_t read = rig_read_large(&c->rig, d);
-
-			if (!read && c->model->forgetful)
-				read = rig_read_large(&c->rig, d);
-			if (rig_is_dead(c->rig.rig))
-				return false;
-			if (read != id && (read || !c->model->damaged))
-				model_fail("large message %llu reads as %llu",
-					   (unsigned long long)id,
-					   (unsigned long long)read);
-		}
-		seen = look(c, d, id);
-		if (model_census_see(c->model, &seen) != c->held[i].copy)
-			model_fail("message %llu changed its origin",
-				   (unsigned long long)id);
-	}
-	return true;
-}
-
-static void census_settle(struct load_consumer *c, enum load_census_end end)
-{
-	struct sim *sim = c->rig.rig->sim;
-
-	c->rig.confirm = load_confirm;
-	for (size_t i = 0; i < c->held_count;) {
-		struct settlement s = {.outcome = OUTCOME_ACCEPTED,
-				       .confirm = true};
-
-		if (end == LOAD_ACCEPT_ALL ||
-		    (end == LOAD_ACCEPT_HALF && sim_chance(sim, BIT_PPM)))
-			settle_held(c, i, &s);
-		else
-			i++;
-	}
-}
-
-bool load_census(struct rig *r, struct model *m, enum load_census_end end)
-{
-	struct load_consumer *consumers[MODEL_QUEUES] = {NULL};
-	uint64_t unserved = 0;
-
-	rig_settle(r);
-	if (!rig_is_dead(r))
-		census_resume(r, m);
-	model_census_begin(m);
-	for (unsigned q = 0; q < MODEL_QUEUES && !rig_is_dead(r); q++)
-		consumers[q] =
-			census_take(r, m, (enum model_queue)q, &unserved);
-	if (rig_is_dead(r))
-		return false;
-	for (unsigned q = 0; q < MODEL_QUEUES; q++)
-		if (consumers[q] && !census_look(consumers[q]))
-			return false;
-	model_census_end(m, io_wall_ms(r->io), unserved);
-	for (unsigned q = 0; q < MODEL_QUEUES; q++)
-		if (consumers[q])
-			census_settle(consumers[q], end);
-	rig_settle(r);
-	for (unsigned q = 0; q < MODEL_QUEUES && !rig_is_dead(r); q++)
-		if (consumers[q])
-			close_consumer(consumers[q], false);
-	rig_settle(r);
-	if (rig_is_dead(r))
-		return false;
-	model_quiet(m);
-	return true;
 }

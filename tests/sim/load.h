@@ -10,13 +10,18 @@
 #include "tests/sim/rig.h"
 
 #define LOAD_PRODUCERS 4
-#define LOAD_CONSUMERS 4
+#define LOAD_CONSUMERS 8
 
 struct load_options {
 	unsigned steps;
 	unsigned burst_max;    /* messages of one step */
 	uint32_t bytes_max;    /* of a message */
 	uint32_t large_ppm;    /* of steps: a message in pieces */
+	uint32_t expiry_ppm;   /* of messages: they expire soon */
+	uint32_t priority_ppm; /* of messages: urgent, or not at all */
+	uint32_t starve_ppm;   /* of the consumers' steps: a producer's */
+	unsigned consumers;    /* at once, up to LOAD_CONSUMERS */
+	bool stuck; /* nobody settles the first message it was given */
 	uint64_t pause_ns_max; /* between two steps */
 	uint32_t long_ppm;  /* of pauses: for more than a checkpoint's time */
 	uint32_t quiet_ppm; /* of steps: wait for everything */
@@ -45,6 +50,19 @@ struct load *load_create(struct rig *, struct model *,
 void load_run(struct load *);
 /* Publish n messages whatever the load was about. */
 void load_publish(struct load *, unsigned n);
+
+/* One thing at a time, to its end or the rig's (script.c). */
+struct load_sent {
+	uint32_t len; /* at least 16; not of a large one */
+	bool large;   /* in pieces; its length is the model's */
+	uint8_t priority;
+	uint64_t expiry_ms;
+};
+void load_send(struct load *, enum model_target, const struct load_sent *);
+/* Up to count messages are taken and settled so. */
+void load_take(struct load *, enum model_queue, uint32_t count, enum outcome,
+	       bool failed);
+void load_purge(struct load *, enum model_queue);
 
 enum load_census_end {
 	LOAD_LEAVE,	  /* everything stays in its queue */

@@ -9,16 +9,22 @@
 #define ID(m) ((unsigned long long)(m))
 
 static const char *const queue_names[MODEL_QUEUES] = {
-	[MODEL_A] = "a",     [MODEL_B] = "b",
-	[MODEL_C] = "c",     [MODEL_AUTO] = "auto.q",
-	[MODEL_X] = "m::x",  [MODEL_Y] = "m::y",
-	[MODEL_DLQ] = "DLQ", [MODEL_EXPIRY] = "ExpiryQueue",
+	[MODEL_A] = "a",
+	[MODEL_B] = "b",
+	[MODEL_C] = "c",
+	[MODEL_AUTO] = "auto.q",
+	[MODEL_X] = "m::x",
+	[MODEL_Y] = "m::y",
+	[MODEL_D] = "d",
+	[MODEL_DLQ] = "DLQ",
+	[MODEL_EXPIRY] = "ExpiryQueue",
 };
 
 static const char *const target_names[MODEL_TARGETS] = {
 	[MODEL_TO_A] = "a",	    [MODEL_TO_B] = "b",
 	[MODEL_TO_C] = "c",	    [MODEL_TO_AUTO] = "auto.q",
 	[MODEL_TO_M] = "topic://m", [MODEL_TO_X] = "m::x",
+	[MODEL_TO_D] = "d",
 };
 
 /* Which of the queues a message to the target enters. */
@@ -35,6 +41,8 @@ static bool routes_to(enum model_target t, enum model_queue q)
 		return q == MODEL_AUTO;
 	case MODEL_TO_M:
 		return q == MODEL_X || q == MODEL_Y;
+	case MODEL_TO_D:
+		return q == MODEL_D;
 	case MODEL_TO_X:
 		return q == MODEL_X;
 	case MODEL_TARGETS:
@@ -101,6 +109,7 @@ uint64_t model_send(struct model *m, const struct model_sent *sent)
 	msg->len = sent->len;
 	msg->expiry_ms = sent->expiry_ms;
 	msg->producer = sent->producer;
+	msg->priority = sent->priority;
 	msg->large = sent->large;
 	for (unsigned q = 0; q < MODEL_ORIGINS; q++) {
 		const struct model_queue_state *state = &m->queues[q];
@@ -228,6 +237,12 @@ static void check_attempts(struct model_copy *c, const struct model_seen *s)
 	c->fails_seen = s->attempts;
 }
 
+static uint64_t *last_of(uint64_t last[MODEL_PRODUCERS_MAX][MODEL_LEVELS],
+			 const struct model_message *msg)
+{
+	return &last[msg->producer % MODEL_PRODUCERS_MAX][msg->priority / 4];
+}
+
 static void check_first(struct model *m, const struct model_seen *s,
 			const struct model_copy *c)
 {
@@ -237,7 +252,7 @@ static void check_first(struct model *m, const struct model_seen *s,
 	if (s->queue >= MODEL_ORIGINS || c->delivered || msg->large ||
 	    m->queues[s->queue].opened > 1)
 		return;
-	last = &m->last_first[s->queue][msg->producer % MODEL_PRODUCERS_MAX];
+	last = last_of(m->last_first[s->queue], msg);
 	if (*last > s->id)
 		model_fail("%s delivers message %llu for the first time behind "
 			   "%llu of the same producer",
@@ -425,6 +440,7 @@ void model_census_begin(struct model *m)
 			.copies[q]
 			.found = 0;
 	memset(m->last_found, 0, sizeof(m->last_found));
+	memset(m->lowest, UINT8_MAX, sizeof(m->lowest));
 }
 
 struct model_copy *model_census_see(struct model *m, const struct model_seen *s)
@@ -437,11 +453,19 @@ struct model_copy *model_census_see(struct model *m, const struct model_seen *s)
 		model_fail("message %llu of %s is there twice, now in %s",
 			   ID(s->id), queue_names[origin_queue(m, s)],
 			   queue_names[s->queue]);
+	if (s->queue >= MODEL_ORIGINS)
+		return c;
+	if (msg->priority > m->lowest[s->queue])
+		model_fail("in %s message %llu of priority %u comes behind one "
+			   "of priority %u",
+			   queue_names[s->queue], ID(s->id), msg->priority,
+			   m->lowest[s->queue]);
+	m->lowest[s->queue] = msg->priority;
 	/* After a start a queue is in the order of the journal; the pieces of
 	 * a large message precede it there by any time. */
-	if (s->queue >= MODEL_ORIGINS || msg->large)
+	if (msg->large)
 		return c;
-	last = &m->last_found[s->queue][msg->producer % MODEL_PRODUCERS_MAX];
+	last = last_of(m->last_found[s->queue], msg);
 	if (*last > s->id)
 		model_fail("in %s message %llu comes behind %llu of the same "
 			   "producer",

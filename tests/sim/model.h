@@ -15,6 +15,7 @@
 #define MODEL_EXIT 3
 #define MODEL_ATTEMPTS 4u /* of the rules that the workload sets */
 #define MODEL_PRODUCERS_MAX 256u
+#define MODEL_LEVELS 3u /* of the priorities 0, 4 and 9 */
 
 /* Where messages can be. */
 enum model_queue {
@@ -24,6 +25,7 @@ enum model_queue {
 	MODEL_AUTO, /* deleted by itself when empty and unused */
 	MODEL_X,    /* two subscriptions of the multicast address m */
 	MODEL_Y,
+	MODEL_D,       /* anycast; consumers come seldom */
 	MODEL_ORIGINS, /* those above are published to */
 	MODEL_DLQ = MODEL_ORIGINS,
 	MODEL_EXPIRY,
@@ -37,6 +39,7 @@ enum model_target {
 	MODEL_TO_C,
 	MODEL_TO_AUTO,
 	MODEL_TO_M,
+	MODEL_TO_D,
 	MODEL_TO_X, /* m::x, past the other subscription */
 	MODEL_TARGETS,
 };
@@ -67,6 +70,7 @@ struct model_copy {
 struct model_message {
 	uint64_t len, expiry_ms;
 	uint32_t producer;
+	uint8_t priority;
 	bool large, confirmed, refused;
 	struct model_copy copies[MODEL_ORIGINS];
 };
@@ -91,9 +95,11 @@ struct model {
 			   messages is right, serving wrong ones never */
 	bool forgetful; /* memory fails: counts and dead letters, which nobody
 			   confirms, may be left out */
-	/* Of each producer the last message, in a census and by deliveries. */
-	uint64_t last_found[MODEL_ORIGINS][MODEL_PRODUCERS_MAX];
-	uint64_t last_first[MODEL_ORIGINS][MODEL_PRODUCERS_MAX];
+	/* Of each producer the last message of each priority, in a census and
+	 * by deliveries. */
+	uint64_t last_found[MODEL_ORIGINS][MODEL_PRODUCERS_MAX][MODEL_LEVELS];
+	uint64_t last_first[MODEL_ORIGINS][MODEL_PRODUCERS_MAX][MODEL_LEVELS];
+	uint8_t lowest[MODEL_ORIGINS]; /* priority seen in the census */
 	uint64_t confirmed, acked, delivered, crashes; /* for summaries */
 };
 
@@ -113,6 +119,7 @@ struct model_sent {
 	uint32_t producer;
 	enum model_target target;
 	uint64_t len, expiry_ms;
+	uint8_t priority;
 	bool large, later;
 };
 uint64_t model_send(struct model *, const struct model_sent *);

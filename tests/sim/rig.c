@@ -41,6 +41,9 @@ static void rig_free(struct rig *r)
 		loop_free(r->journal_loop);
 	if (r->store_loop)
 		loop_free(r->store_loop);
+	if (r->extents_loop)
+		loop_free(r->extents_loop);
+	index_free(r->index);
 	crypto_key_free(r->key);
 	io_free(r->io);
 }
@@ -66,6 +69,12 @@ static int rig_open(struct rig *r, const struct rig_options *o)
 			o->checkpoint_bytes ? o->checkpoint_bytes : 1 << 20,
 		.checkpoint_ns =
 			o->checkpoint_ns ? o->checkpoint_ns : 1000000000,
+		.index = r->index,
+		.memory_bytes = o->store_memory_bytes,
+		.hot_bytes = o->hot_bytes,
+		.hot_ns = o->hot_ns,
+		.extent_bytes = o->extent_bytes,
+		.scrub_ns = o->scrub_ns,
 		.failed = rig_failed,
 		.ctx = r,
 	};
@@ -76,6 +85,7 @@ static int rig_open(struct rig *r, const struct rig_options *o)
 		.rules = o->rules,
 		.rule_count = o->rule_count,
 		.memory_bytes = o->memory_bytes,
+		.expiry_scan_ns = o->expiry_scan_ns,
 	};
 	int err = io_mkdir(r->io, "data");
 
@@ -99,7 +109,7 @@ static int rig_open(struct rig *r, const struct rig_options *o)
 	if (!err)
 		err = core_recover(r->core);
 	if (!err)
-		err = store_start(r->store, r->store_loop);
+		err = store_start(r->store, r->store_loop, r->extents_loop);
 	if (!err)
 		err = log_start(r->log, r->journal_loop);
 	return err;
@@ -114,6 +124,7 @@ int rig_start(struct rig *r, struct sim *sim, const struct rig_options *o)
 	r->sim = sim;
 	r->shard_count = o->shard_count ? o->shard_count : 1;
 	r->io = sim_node_create(sim, "broker", o->disk);
+	sim_wall_step(sim_node(r->io), o->wall_skew_ms);
 	err = crypto_init();
 	if (!err)
 		err = crypto_key_create(key, &r->key);
@@ -124,6 +135,10 @@ int rig_start(struct rig *r, struct sim *sim, const struct rig_options *o)
 	if (!err)
 		err = loop_create(r->io, "store", &r->store_loop);
 	if (!err)
+		err = loop_create(r->io, "extents", &r->extents_loop);
+	if (!err)
+		err = index_twin_create(sim, &o->index_faults, &r->index);
+	if (!err)
 		err = rig_open(r, o);
 	for (unsigned i = 0; i < r->shard_count && !err; i++)
 		err = loop_start(r->loops[i], NULL, NULL);
@@ -131,8 +146,11 @@ int rig_start(struct rig *r, struct sim *sim, const struct rig_options *o)
 		err = loop_start(r->journal_loop, NULL, NULL);
 	if (!err)
 		err = loop_start(r->store_loop, NULL, NULL);
+	if (!err)
+		err = loop_start(r->extents_loop, NULL, NULL);
 	if (err) {
 		r->died = sim_is_dead(sim_node(r->io));
+		r->index_failed = r->index && index_twin_corrupted(r->index);
 		rig_free(r);
 	}
 	return err;
@@ -239,10 +257,12 @@ int rig_stop(struct rig *r)
 		loop_stop(r->loops[i]);
 	loop_stop(r->journal_loop);
 	loop_stop(r->store_loop);
+	loop_stop(r->extents_loop);
 	for (unsigned i = 0; i < r->shard_count; i++)
 		loop_join(r->loops[i]);
 	loop_join(r->journal_loop);
 	loop_join(r->store_loop);
+	loop_join(r->extents_loop);
 	if (rig_is_dead(r))
 		return -EIO;
 	rig_free(r);
@@ -356,6 +376,15 @@ int rig_producer_open(struct rig *r, struct rig_producer *p, unsigned shard,
 void rig_publish(struct rig_producer *p, uint64_t id, uint32_t len,
 		 uint64_t expiry_ms, const char *to)
 {
+	struct record_props props = {
+		.expiry_ms = expiry_ms, .priority = 4, .durable = 1};
+
+	rig_publish_with(p, id, len, &props, to);
+}
+
+void rig_publish_with(struct rig_producer *p, uint64_t id, uint32_t len,
+		      const struct record_props *props, const char *to)
+{
 	struct message *m = message_create(p->shard, len);
 
 	/* An injected failure comes once. */
@@ -364,8 +393,7 @@ void rig_publish(struct rig_producer *p, uint64_t id, uint32_t len,
 	if (!m)
 		rig_die("message", "no memory");
 	rig_fill(m->data, len, id);
-	m->props = (struct record_props){
-		.expiry_ms = expiry_ms, .priority = 4, .durable = 1};
+	m->props = *props;
 	m->context = (void *)(uintptr_t)id;
 	producer_publish(&p->producer, m, to);
 }

@@ -11,6 +11,7 @@
 
 #include "base/sim/sim.h"
 #include "broker/core/core.h"
+#include "tests/sim/index_twin.h"
 
 #define RIG_SHARDS_MAX 4
 
@@ -20,6 +21,11 @@ struct rig_options {
 	uint64_t checkpoint_bytes;  /* 0: 1 MiB */
 	uint64_t checkpoint_ns;	    /* 0: 1 s */
 	uint64_t memory_bytes;	    /* 0: the core's default */
+	uint64_t expiry_scan_ns;    /* 0: the core's default */
+	/* The store's, as in struct store_options. */
+	uint64_t hot_bytes, hot_ns, extent_bytes, store_memory_bytes, scrub_ns;
+	struct index_twin_faults index_faults;
+	int64_t wall_skew_ms;
 	int compress_level;
 	const struct core_address_rule *rules;
 	unsigned rule_count;
@@ -30,13 +36,16 @@ struct rig {
 	struct io *io;
 	struct crypto_key *key;
 	struct loop *loops[RIG_SHARDS_MAX], *journal_loop, *store_loop;
+	struct loop *extents_loop;
+	struct index *index;
 	struct log *log;
 	struct store *store;
 	struct core *core;
 	unsigned shard_count;
 	int failed; /* the log's or the store's, 0 while all is well */
 	char why[512];
-	bool died; /* its node did, while rig_start() ran */
+	/* While rig_start() ran: its node died; its index was damaged. */
+	bool died, index_failed;
 	/* Set by the caller: waits end as if the node were dead, and `away` is
 	 * set, once the world has made so many steps; 0: never. */
 	uint64_t away_at_step;
@@ -81,6 +90,9 @@ int rig_producer_open(struct rig *, struct rig_producer *, unsigned shard,
 /* A message of len bytes (at least 16) that carries id; see rig_check(). */
 void rig_publish(struct rig_producer *, uint64_t id, uint32_t len,
 		 uint64_t expiry_ms, const char *to);
+/* The same with these properties. */
+void rig_publish_with(struct rig_producer *, uint64_t id, uint32_t len,
+		      const struct record_props *, const char *to);
 /* The same by upload, in pieces of piece_len. */
 int rig_publish_large(struct rig_producer *, uint64_t id, uint64_t len,
 		      uint32_t piece_len);
