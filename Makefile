@@ -203,8 +203,8 @@ $(BUILD)/holdfast: $(TOOL_OBJ) $(BUILD)/libholdfast.a
 $(UNIT_BIN): $(BUILD)/%: $(BUILD)/%.o $(BUILD)/libholdfast.a
 	@$(LINK) -lcmocka
 
-# Its allocations can be made to fail (base/sim/sim.h).
-$(BUILD)/tests/sim/sim_crash: LDFLAGS += \
+# Their allocations can be made to fail (base/sim/sim.h).
+$(BUILD)/tests/sim/sim_crash $(BUILD)/tests/unit/test_index: LDFLAGS += \
 	-Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc,--wrap=aligned_alloc \
 	-Wl,--wrap=posix_memalign,--wrap=strdup,--wrap=strndup
 

@@ -192,6 +192,11 @@ static void merge_report(struct merge *m)
 
 	if (!m->bad.err)
 		return;
+	/* The same place, whichever part of the run was wanted. */
+	if (m->job->run_err) {
+		m->bad.first = p->run.first;
+		m->bad.last = p->run.first + p->run.span - 1;
+	}
 	if (m->bad.err == -E_LOST) {
 		offset = 0;
 		bytes = p->run.file_bytes;

@@ -258,11 +258,24 @@ static int look_at_entry(void *ctx, uint64_t ref, const struct entry *e)
 	return take_entry(g, ref, e);
 }
 
+/* False: no entry can expire in time. */
+static bool has_entries(struct planning *g)
+{
+	uint64_t least = g->lane->entry_expiry_min_ms;
+
+	if (!g->fetch->expired_ms)
+		return true;
+	if (least && least <= g->fetch->expired_ms)
+		return true;
+	note_expiry(&g->plan->expiry_ms, least);
+	return false;
+}
+
 static int fill(struct planning *g, uint64_t from)
 {
 	int err = choose_run(g, from);
 
-	if (!err)
+	if (!err && has_entries(g))
 		err = entries_each_from(&g->lane->entries, from, look_at_entry,
 					g);
 	if (err < 0)

@@ -1,9 +1,9 @@
 /* tests/unit/test_log_golden.c: bytes that every later version must read.
  *
  * tests/golden/journal is a log's directory as version 1 wrote it;
- *tests/golden/journal-frame.bin is one frame with nothing random in it, which
- *version 1 must go on writing bit by bit.  They are made anew, for a new format
- *version, in an empty directory and by
+ * tests/golden/journal-frame.bin is one frame with nothing random in it, which
+ * version 1 must go on writing bit by bit.  They are made anew, for a new
+ * format version, in an empty directory and by
  *
  *	GOLDEN_WRITE=<directory> build/tests/unit/test_log_golden
  */
