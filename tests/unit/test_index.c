@@ -4,6 +4,7 @@
 
 #include "tests/unit/test.h"
 
+#include "base/sim/sim.h"
 #include "journal/store/index.h"
 
 struct room { /* a directory, and an index in it */
@@ -462,6 +463,93 @@ TEST("a random history gives what a plain table gives")
 			expect_none(&r, n);
 		}
 	}
+	room_end(&r);
+}
+
+/* Each put, get and removal either happens or says -ENOMEM and has changed
+ * nothing. */
+static void use_with_failure(struct room *r, uint64_t k, uint64_t *ret_count)
+{
+	uint64_t version[40] = {0};
+
+	assert_int_equal(sim_alloc_fail_at(k), 0);
+	for (uint64_t step = 1; step <= 400; step++) {
+		uint64_t n = step * 7 % 40;
+		void *value;
+		size_t len;
+		int err;
+
+		if (step % 5 == 0) {
+			err = take(r, n);
+			version[n] = err ? version[n] : 0;
+		} else if (step % 5 == 1) {
+			err = get(r, n, &value, &len);
+			if (!err)
+				free(value);
+			else if (err == -ENOENT && !version[n])
+				err = 0;
+		} else {
+			uint8_t bytes[300];
+
+			fill(bytes, sizeof(bytes), n, step);
+			err = r->index->ops->put(r->index, &n, sizeof(n), bytes,
+						 sizeof(bytes));
+			version[n] = err ? version[n] : step;
+		}
+		if (err && err != -ENOMEM)
+			fail_msg("step %llu: %d", (unsigned long long)step,
+				 err);
+	}
+	*ret_count = sim_alloc_count();
+	assert_int_equal(sim_alloc_fail_at(0), 0);
+	for (uint64_t n = 0; n < 40; n++) {
+		if (version[n])
+			expect(r, n, version[n], 300);
+		else
+			expect_none(r, n);
+	}
+}
+
+TEST("an allocation that fails is an error of one call, and changes nothing")
+{
+	struct room r;
+	uint64_t count = 1, k;
+
+	if (sim_alloc_fail_at(0))
+		skip();
+	for (k = 1; k <= count; k += 1 + k / 16) {
+		room_make(&r);
+		room_open(&r, 0);
+		use_with_failure(&r, k, &count);
+		room_end(&r);
+	}
+	assert_true(count > 100);
+}
+
+TEST("opening where an allocation fails fails, and leaves nothing open")
+{
+	struct room r;
+	char why[256];
+	int err = -ENOMEM;
+
+	if (sim_alloc_fail_at(0))
+		skip();
+	room_make(&r);
+	for (uint64_t k = 1; err; k++) {
+		const struct index_lmdb_options options = {.io = r.io,
+							   .dir = r.path};
+
+		assert_true(k < 100);
+		assert_int_equal(sim_alloc_fail_at(k), 0);
+		err = index_lmdb_open(&options, &r.index, why, sizeof(why));
+		assert_int_equal(sim_alloc_fail_at(0), 0);
+		if (err) {
+			assert_int_equal(err, -ENOMEM);
+			assert_null(r.index);
+		}
+	}
+	assert_int_equal(put(&r, 1, 1, 10), 0);
+	expect(&r, 1, 1, 10);
 	room_end(&r);
 }
 
