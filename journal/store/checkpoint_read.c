@@ -212,6 +212,7 @@ static int read_entry(struct in *in, struct state_queue *q, uint64_t *ref,
 	if (flags & ENTRY_DELIVERED)
 		like->deliveries = varint_read32(r);
 	like->durable = !!(flags & ENTRY_DURABLE);
+	like->counted = !!(flags & ENTRY_DELIVERED);
 	if (bytes_failed(r) || flags > ENTRY_FLAGS || !step ||
 	    step >> RECORD_NUMBER_BITS)
 		return -E_CORRUPT;

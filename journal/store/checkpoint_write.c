@@ -174,7 +174,7 @@ static uint8_t entry_flags(const struct entry *e)
 
 	flags |= e->durable ? ENTRY_DURABLE : 0;
 	flags |= e->expiry_ms ? ENTRY_EXPIRES : 0;
-	flags |= e->deliveries ? ENTRY_DELIVERED : 0;
+	flags |= e->counted ? ENTRY_DELIVERED : 0;
 	flags |= m && m->upload ? ENTRY_UPLOAD : 0;
 	flags |= m && m->extra_len ? ENTRY_EXTRA : 0;
 	flags |= m && m->reason ? ENTRY_MOVED : 0;

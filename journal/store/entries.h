@@ -29,8 +29,10 @@ struct entry {
 	uint32_t ref_delta;	  /* private to entries.c */
 	struct entry_place place; /* of the body, without an upload */
 	uint32_t deliveries;
-	uint8_t priority, format, durable;
-	uint8_t dead; /* private to entries.c */
+	uint8_t priority, format;
+	uint8_t durable : 1;
+	uint8_t counted : 1; /* deliveries were set, if only to 0 */
+	uint8_t dead;	     /* private to entries.c */
 };
 
 struct entries_chunk;

@@ -43,7 +43,7 @@ static int begin_arrival(struct state *s, const struct log_record *r,
 	a->like.expiry_ms = a->props->expiry_ms;
 	a->like.priority = a->props->priority;
 	a->like.format = a->props->format;
-	a->like.durable = a->props->durable;
+	a->like.durable = a->props->durable & 1;
 	if (a->upload)
 		return state_upload_name(s, a->upload, a->piece_count, a->bytes,
 					 r->lsn, &a->parts.upload);

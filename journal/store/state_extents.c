@@ -22,6 +22,7 @@ struct merge {
 	struct state_lane *lane;
 	size_t run_from, run_at, run_to; /* of lane->runs, that vanish */
 	struct detail *detail;
+	bool torn; /* a message of an old run would be left behind */
 };
 
 static int refuse(struct extents *x, const struct record_run *r)
@@ -49,20 +50,31 @@ static int add_change(void *ctx, const struct detail_change *c)
 	return detail_change(shift->merge->detail, &moved);
 }
 
+/* A run moves as a whole: what of it lies outside of the new one has left. */
 static int merge_run(struct merge *m, struct state_run *run)
 {
+	/* Modulo 2^32: the old one may begin before the new one. */
 	struct shift shift = {m, (uint32_t)(run->first - m->record->first)};
 	struct detail *old;
 	int err = state_detail_get(m->state, run, &old);
 
 	if (err)
 		return err;
-	if (!old)
-		return detail_add(m->detail, shift.by,
-				  shift.by + (run->span - 1));
+	if (!old) {
+		m->torn |= run->first < m->record->first ||
+			   state_run_last(run) > m->last;
+		return m->torn ? 0
+			       : detail_add(m->detail, shift.by,
+					    shift.by + (run->span - 1));
+	}
 	for (uint32_t at = detail_next(old, 0); !err && at < run->span;
-	     at = detail_next(old, at + 1))
+	     at = detail_next(old, at + 1)) {
+		m->torn |= run->first + at < m->record->first ||
+			   run->first + at > m->last;
+		if (m->torn)
+			return 0;
 		err = detail_add(m->detail, shift.by + at, shift.by + at);
+	}
 	return err ? err : detail_each_change(old, add_change, &shift);
 }
 
@@ -96,7 +108,8 @@ static int merge_entry(void *ctx, uint64_t ref, const struct entry *e)
 		change.extra_len = e->more->extra_len;
 		change.extra = e->more->data;
 	}
-	if (!err && (change.deliveries || change.extra_len))
+	/* The copy may have been made before it was set back to 0. */
+	if (!err && (e->counted || change.extra_len))
 		err = detail_change(m->detail, &change);
 	return err;
 }
@@ -184,8 +197,7 @@ static bool find_old(struct extents *x, struct merge *m)
 
 		if (run->first > m->last)
 			break;
-		if (run->first < m->record->first ||
-		    state_run_last(run) > m->last || run->file == x->file)
+		if (run->file == x->file)
 			return false;
 	}
 	return true;
@@ -207,7 +219,7 @@ static int apply_run(void *ctx, const struct record_run *r)
 	if (!find_old(x, &m))
 		return refuse(x, r);
 	err = merge_all(&m);
-	if (!err && detail_live(m.detail) > r->copied)
+	if (!err && (m.torn || detail_live(m.detail) > r->copied))
 		err = refuse(x, r);
 	if (!err && detail_live(m.detail))
 		err = place_run(x, &m);

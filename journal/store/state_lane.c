@@ -480,6 +480,7 @@ static int count_entry(struct state *s, struct entry *e,
 	int err;
 
 	e->deliveries = c->deliveries;
+	e->counted = 1;
 	if (!c->extra_len)
 		return 0;
 	parts.upload = e->more ? e->more->upload : NULL;
