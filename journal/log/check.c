@@ -215,6 +215,7 @@ static int segment_step(struct log_check *c, uint64_t bytes)
 {
 	uint64_t start = c->offset;
 
+	bytes = base_round_up(base_max(bytes, 1), IO_BLOCK);
 	while (c->offset - start < bytes) {
 		int err;
 
