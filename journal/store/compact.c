@@ -35,6 +35,7 @@
 #define RUN_SLACK (2u * (COPY_BYTES_MAX / EXTENT_RUN_BYTES) + 8u)
 #define SMALL_FILES_MIN 16u /* worth a merge */
 #define SMALL_RATIO 8u	    /* of extent_bytes */
+#define SMALL_BYTES_MIN (32u * 1024u)
 /* Without space a file is kept short, so that what it frees comes soon. */
 #define TIGHT_BYTES (16u * 1024u * 1024u)
 #define RETRY_NS 1000000000ull
@@ -245,9 +246,12 @@ static bool is_extent_victim(const struct compact *c,
 	return f->live && store_is_extent(f->key) && !is_set_aside(c, f->key);
 }
 
+/* Merged when there are many, and not looked at otherwise: of one with little
+ * in it the next would be no shorter, for what every file has beside. */
 static bool is_small(const struct compact *c, const struct state_file *f)
 {
-	return f->bytes < c->store->options.extent_bytes / SMALL_RATIO;
+	return f->bytes < base_max(c->store->options.extent_bytes / SMALL_RATIO,
+				   SMALL_BYTES_MIN);
 }
 
 /* The one that is the least live, if it is less than half. */
@@ -259,7 +263,8 @@ static const struct state_file *choose_hollow(const struct compact *c)
 	for (size_t i = 0; i < s->file_count; i++) {
 		const struct state_file *f = &s->files[i];
 
-		if (!is_extent_victim(c, f) || f->live_bytes * 2 >= f->bytes)
+		if (!is_extent_victim(c, f) || is_small(c, f) ||
+		    f->live_bytes * 2 >= f->bytes)
 			continue;
 		if (!best || f->live_bytes * (best->bytes / IO_BLOCK) <
 				     best->live_bytes * (f->bytes / IO_BLOCK))

@@ -19,6 +19,9 @@
 /* What must stay free for what gives space back: acknowledgements, in small
  * segments, and checkpoints. */
 #define SPARE_BYTES (16u * 1024u * 1024u)
+/* A run is closed when a message might not fit, however small it is in the
+ * end: by so much at most (extent.c). */
+#define RUN_MARGIN_BYTES 4096u
 
 struct copy_read {
 	struct log_read read;
@@ -36,6 +39,9 @@ struct copier {
 	struct extent_files *files;
 	struct extent_read part;
 	size_t run_at, item_at;
+	uint64_t run_first; /* ref */
+	uint64_t run_bytes; /* of runs joined in the one that is written, at
+			       most; 0: none is to be joined */
 	/* Reading a segment. */
 	struct copy_item **order;
 	size_t order_count, order_at;
@@ -170,6 +176,13 @@ static int writer_open(struct copier *c)
 				    c->step->key, &c->writer);
 }
 
+/* What comes next is in no run with what was before. */
+static int end_run(struct copier *c)
+{
+	c->run_bytes = 0;
+	return extent_end_run(c->writer);
+}
+
 /* The record that will name the runs and pieces has room for so many. */
 static bool has_room(const struct copier *c)
 {
@@ -227,8 +240,7 @@ static int write_item(struct copier *c, const struct copy_item *item)
 		report_item(c, item);
 	else if (item->err != -ENOENT)
 		return item->err;
-	/* What was left out is in no run. */
-	return extent_end_run(c->writer);
+	return end_run(c);
 }
 
 static int write_items(struct copier *c)
@@ -246,71 +258,119 @@ static int write_items(struct copier *c)
 	return err;
 }
 
-/* ---- reading an extent file ---- */
+/* ---- reading an extent file ----
+ *
+ * A run moves as a whole or stays as a whole, so that one run never lies in
+ * two files: it is looked through first, and stays when something in it is
+ * damaged. */
 
 struct run_copy {
 	struct copier *copier;
 	const struct copy_run *run;
 	struct extent_head head;
-	bool begun;
+	int64_t bytes, grown; /* what of it is moved, and by how much more than
+				 it was, for what has changed */
+	/* Damaged messages, neighbours so far. */
+	uint64_t bad_first, bad_last, bad_offset, bad_bytes;
+	int bad_err; /* the last one; 0: nothing is damaged */
 };
 
-static int copy_from_run(struct run_copy *rc, uint64_t ref,
-			 struct extent_message *m)
+static void flush_bad(struct run_copy *rc)
 {
-	struct copier *c = rc->copier;
-	const struct detail_change *change = NULL;
-	int err = 0;
-
-	if (rc->run->detail)
-		change = detail_find(rc->run->detail,
-				     (uint32_t)(ref - rc->run->first));
-	if (change) {
-		m->deliveries = change->deliveries;
-		if (change->extra_len) {
-			m->extra = change->extra;
-			m->extra_len = change->extra_len;
-		}
-	}
-	if (rc->run->begin && !rc->begun)
-		err = extent_end_run(c->writer);
-	rc->begun = true;
-	if (!err)
-		err = extent_add(c->writer, rc->run->queue, m);
-	if (!err)
-		count_copied(c, 1, m->stored_len);
-	return err;
+	if (rc->bad_first)
+		report_run(rc->copier, rc->run, rc->bad_first, rc->bad_last,
+			   rc->bad_offset, rc->bad_bytes, rc->bad_err);
+	rc->bad_first = 0;
 }
 
-static int copy_indexed(void *ctx, uint32_t at, uint32_t offset, uint32_t bytes)
+static void note_bad(struct run_copy *rc, uint64_t ref, uint64_t offset,
+		     uint64_t bytes, int err)
 {
-	struct run_copy *rc = ctx;
-	struct copier *c = rc->copier;
+	if (!rc->bad_first) {
+		rc->bad_first = ref;
+		rc->bad_offset = offset;
+		rc->bad_bytes = 0;
+	}
+	rc->bad_last = ref;
+	rc->bad_bytes += bytes;
+	rc->bad_err = err;
+}
+
+/* With what has changed of it since it was written. */
+static int read_message(struct run_copy *rc, uint32_t at, uint32_t offset,
+			uint32_t bytes, struct extent_message *ret)
+{
 	const struct copy_run *run = rc->run;
-	uint64_t ref = rc->head.first + at;
-	uint64_t where = (uint64_t)run->offset + offset;
-	struct extent_message m;
+	const struct detail_change *change = NULL;
 	const uint8_t *data;
 	int err = 0;
 
-	if (ref < run->first || ref - run->first >= run->span ||
-	    (run->detail &&
-	     detail_is_gone(run->detail, (uint32_t)(ref - run->first))))
-		return 0;
-	if (!has_room(c)) {
-		c->step->full = true;
-		return 1;
-	}
-	data = extent_read_bytes(&c->part, where, bytes, &err, NULL);
+	data = extent_read_bytes(&rc->copier->part,
+				 (uint64_t)run->offset + offset, bytes, &err,
+				 NULL);
 	if (data)
-		err = extent_read_message(&rc->head, at, data, bytes, &m);
-	if (!err)
-		return copy_from_run(rc, ref, &m);
-	report_run(c, run, ref, ref, where, bytes, err);
-	return extent_end_run(c->writer);
+		err = extent_read_message(&rc->head, at, data, bytes, ret);
+	if (err)
+		return err;
+	if (run->detail)
+		change = detail_find(run->detail, at);
+	if (!change)
+		return 0;
+	/* A varint of 32 bits takes five bytes at most. */
+	if (change->deliveries != ret->deliveries)
+		rc->grown += 5;
+	ret->deliveries = change->deliveries;
+	if (change->extra_len) {
+		rc->grown += (int64_t)change->extra_len - ret->extra_len;
+		rc->grown += change->extra_len == ret->extra_len ? 0 : 5;
+		ret->extra = change->extra;
+		ret->extra_len = change->extra_len;
+	}
+	return 0;
 }
 
-/* The head and the index that it tells of; NULL: damaged. */
+static bool is_wanted(const struct copy_run *run, uint32_t at)
+{
+	return at < run->span &&
+	       !(run->detail && detail_is_gone(run->detail, at));
+}
+
+static int look_at_message(void *ctx, uint32_t at, uint32_t offset,
+			   uint32_t bytes)
+{
+	struct run_copy *rc = ctx;
+	struct extent_message m;
+	int err;
+
+	if (!is_wanted(rc->run, at))
+		return 0;
+	err = read_message(rc, at, offset, bytes, &m);
+	if (err)
+		note_bad(rc, rc->run->first + at,
+			 (uint64_t)rc->run->offset + offset, bytes, err);
+	else
+		flush_bad(rc);
+	rc->bytes += bytes;
+	return 0;
+}
+
+static int copy_message(void *ctx, uint32_t at, uint32_t offset, uint32_t bytes)
+{
+	struct run_copy *rc = ctx;
+	struct extent_message m;
+	int err;
+
+	if (!is_wanted(rc->run, at))
+		return 0;
+	err = read_message(rc, at, offset, bytes, &m);
+	if (!err)
+		err = extent_add(rc->copier->writer, rc->run->queue, &m);
+	if (!err)
+		count_copied(rc->copier, 1, m.stored_len);
+	return err;
+}
+
+/* The index behind the head; NULL: damaged. */
 static const uint8_t *read_index(struct run_copy *rc, int *ret_err)
 {
 	const struct extent_read *part = &rc->copier->part;
@@ -324,8 +384,7 @@ static const uint8_t *read_index(struct run_copy *rc, int *ret_err)
 	*ret_err = extent_read_head(data, EXTENT_HEAD_BYTES, head);
 	if (!*ret_err &&
 	    (head->bytes != run->bytes || head->queue != run->queue ||
-	     record_ref_priority(head->first) !=
-		     record_ref_priority(run->first)))
+	     head->first != run->first))
 		*ret_err = -E_CORRUPT;
 	if (*ret_err)
 		return NULL;
@@ -334,20 +393,56 @@ static const uint8_t *read_index(struct run_copy *rc, int *ret_err)
 				 head->index_bytes, ret_err, NULL);
 }
 
+/* Into the run that is being written, or a new one, without being split:
+ * false: what has changed in it makes it too large for one. */
+static bool place_run(struct copier *c, struct run_copy *rc, bool *ret_joins)
+{
+	const struct copy_run *run = rc->run;
+	uint64_t bytes =
+		EXTENT_HEAD_BYTES + rc->head.index_bytes +
+		(uint64_t)(rc->bytes + (rc->grown > 0 ? rc->grown : 0));
+
+	/* Where it was alone it may be again. */
+	if (rc->grown > 0 && bytes + RUN_MARGIN_BYTES > EXTENT_RUN_BYTES)
+		return false;
+	*ret_joins =
+		!run->begin && c->run_bytes &&
+		run->first + run->span - c->run_first <= EXTENT_SPAN_MAX &&
+		c->run_bytes + bytes + RUN_MARGIN_BYTES <= EXTENT_RUN_BYTES;
+	if (!*ret_joins) {
+		c->run_first = run->first;
+		c->run_bytes = 0;
+	}
+	c->run_bytes += bytes;
+	return true;
+}
+
 static int copy_run(struct copier *c, const struct copy_run *run)
 {
 	struct run_copy rc = {.copier = c, .run = run};
+	uint32_t before;
+	bool joins = false;
 	int err = 0;
 	const uint8_t *index = read_index(&rc, &err);
 
 	if (index)
-		err = extent_read_index(&rc.head, index, copy_indexed, &rc);
-	if (index && err != -E_CORRUPT)
-		return err > 0 ? 0 : err;
-	/* Without its index nobody knows what is where. */
-	report_run(c, run, run->first, run->first + run->span - 1, run->offset,
-		   run->bytes, err);
-	return extent_end_run(c->writer);
+		err = extent_read_index(&rc.head, index, look_at_message, &rc);
+	flush_bad(&rc);
+	if (err) {
+		/* Without its index nobody knows what is where. */
+		report_run(c, run, run->first, run->first + run->span - 1,
+			   run->offset, run->bytes, err);
+		return end_run(c);
+	}
+	if (rc.bad_err || !place_run(c, &rc, &joins))
+		return end_run(c);
+	if (!joins)
+		err = extent_end_run(c->writer);
+	before = extent_run_count(c->writer);
+	if (!err)
+		err = extent_read_index(&rc.head, index, copy_message, &rc);
+	ASSERT(err || extent_run_count(c->writer) <= before + !joins);
+	return err;
 }
 
 /* A piece that lies in an extent file already. */
@@ -380,7 +475,7 @@ static void part_done(struct extent_read *part, int err)
 	if (c->run_at < step->run_count) {
 		const struct copy_run *run = &step->runs[c->run_at++];
 
-		err = err ? extent_end_run(c->writer) : copy_run(c, run);
+		err = err ? end_run(c) : copy_run(c, run);
 	} else {
 		err = copy_piece(c, &step->items[c->item_at++], err);
 	}
@@ -548,6 +643,7 @@ static void copy_window(struct copier *c)
 	int err = check_space(c);
 
 	step->full = false;
+	c->run_bytes = 0;
 	if (!err)
 		err = writer_open(c);
 	if (!err && !store_is_extent(step->source))
