@@ -210,9 +210,9 @@ static struct record_extents make_extent(struct rig *r, uint64_t first,
 	struct extent_writer *w;
 	uint8_t *data = malloc(NUMBER_LEN_MAX);
 
-	assert_int_equal(
-		extent_writer_create(&r->store.place.identity, "data", key, &w),
-		0);
+	assert_int_equal(extent_writer_create(&r->store.place.identity,
+					      r->store.dir, key, &w),
+			 0);
 	for (uint64_t n = first; n <= last && n < r->next; n++) {
 		struct known *k = &r->known[n];
 		struct extent_message m = k->item.m;
@@ -275,23 +275,19 @@ static void rig_names(struct rig *r)
 	apply(r, RECORD_QUEUE, meta, record_queue_encode(&q, meta), NULL);
 }
 
-static struct rig *rig_create(uint64_t seed)
+/* r->h.options may have been changed. */
+static void rig_open(struct rig *r)
 {
-	struct sim_config config = sim_config_calm(seed);
-	struct rig *r = calloc(1, sizeof(*r));
-	struct io *io;
+	struct io *io = r->h.io;
+	char path[512];
 
-	rig = r;
-	r->sim = sim_create(&config);
-	r->disk = sim_disk(r->sim, 0);
-	io = sim_node_create(r->sim, "broker", 0);
-	harness_init(&r->h, io, "data");
 	r->h.options.compress_level = 1;
 	assert_int_equal(harness_open(&r->h), 0);
-	assert_int_equal(io_mkdir(io, "data/extents"), 0);
+	snprintf(path, sizeof(path), "%s/extents", r->h.dir);
+	assert_int_equal(io_mkdir(io, path), 0);
 	assert_int_equal(loop_create(io, "store", &r->store_loop), 0);
 	assert_int_equal(loop_start(r->store_loop, NULL, NULL), 0);
-	r->store.dir = strdup("data");
+	r->store.dir = strdup(r->h.dir);
 	r->store.log = r->h.log;
 	r->store.loop = r->store_loop;
 	r->store.place.dir = r->store.dir;
@@ -306,6 +302,18 @@ static struct rig *rig_create(uint64_t seed)
 	rig_names(r);
 	assert_int_equal(store_reader_create(&r->store, r->h.main, &r->reader),
 			 0);
+}
+
+static struct rig *rig_create(uint64_t seed)
+{
+	struct sim_config config = sim_config_calm(seed);
+	struct rig *r = calloc(1, sizeof(*r));
+
+	rig = r;
+	r->sim = sim_create(&config);
+	r->disk = sim_disk(r->sim, 0);
+	harness_init(&r->h, sim_node_create(r->sim, "broker", 0), "data");
+	rig_open(r);
 	return r;
 }
 
@@ -328,8 +336,10 @@ static void rig_free(struct rig *r)
 	free(r->known);
 	free(r->errs);
 	free(r->store.dir);
-	assert_int_equal(sim_open_files(sim_node(io)), 0);
-	io_free(io);
+	if (r->sim) {
+		assert_int_equal(sim_open_files(sim_node(io)), 0);
+		io_free(io);
+	}
 	sim_free(r->sim);
 	free(r);
 	rig = NULL;
@@ -661,6 +671,29 @@ TEST("a queue, a lane, an upload that is not there: nothing, and an end")
 	rig_free(r);
 }
 
+BOTH("messages and pieces come back on threads and a disk")
+{
+	struct rig *r = calloc(1, sizeof(*r));
+	struct record_extents record;
+
+	rig = r;
+	harness_init(&r->h, io, test_directory());
+	rig_open(r);
+	for (uint32_t i = 1; i < 600; i++)
+		enqueue(r, i % 50 ? i * 37 % 2000 : UINT32_MAX);
+	fetch_all(r, 1, r->next, 100, 100000, 0);
+	record = make_extent(r, 1, 400, true);
+	apply_extent(r, &record);
+	for (uint32_t i = 1; i < 600; i += 7)
+		count(r, i, i, i % 3 ? 0 : 20);
+	ack(r, 100, 130);
+	fetch_all(r, 1, r->next, 1000, 10000000, 0);
+	fetch_all(r, 1, r->next, 13, 10000, 0);
+	read_pieces(r);
+	assert_int_equal(r->damage_count, 0);
+	rig_free(r);
+}
+
 /* ---- reading little ---- */
 
 TEST("one message of a run is read without the others")
@@ -968,6 +1001,55 @@ TEST("a body that is damaged in the journal is told with its place")
 	assert_int_equal(r->damage[0].first_ref, record_ref(4, 3));
 	assert_int_equal(r->damage[0].last_ref, record_ref(4, 3));
 	assert_int_equal(r->damage[0].offset, loc.frame * (uint64_t)IO_BLOCK);
+	rig_free(r);
+}
+
+TEST("a message that its run's index does not know is damage, not a gap")
+{
+	struct rig *r = rig_create(12);
+	struct record_extents record;
+
+	for (int i = 0; i < 10; i++)
+		enqueue(r, 100);
+	r->known[5].there = false;
+	record = make_extent(r, 1, 10, false);
+	r->known[5].there = true;
+	((struct record_run *)(uintptr_t)record.runs)->copied++;
+	apply_extent(r, &record);
+	r->may_fail = true;
+	fetch_all(r, 1, r->next, 10, 10000, 0);
+	for (uint32_t n = 1; n < r->next; n++)
+		assert_int_equal(r->errs[n], n == 5 ? -E_CORRUPT : 0);
+	assert_int_equal(r->damage_count, 1);
+	assert_int_equal(r->damage[0].first_ref, record_ref(4, 5));
+	assert_int_equal(r->damage[0].last_ref, record_ref(4, 5));
+	rig_free(r);
+}
+
+TEST("a damaged piece is told, and one that is sound is read")
+{
+	struct rig *r = rig_create(13);
+	struct record_extents record;
+	const struct known *k;
+	char path[256];
+
+	enqueue(r, UINT32_MAX);
+	k = &r->known[1];
+	record = make_extent(r, 1, 1, true);
+	apply_extent(r, &record);
+	path_of(1, path, sizeof(path));
+	assert_int_equal(
+		sim_disk_flip(r->disk, path, blob_chunk_offset(0) + 90, 3), 0);
+	assert_int_equal(read_piece(r, k->upload, 0, k->piece_bytes[0]),
+			 -E_CORRUPT);
+	assert_int_equal(r->damage_count, 1);
+	assert_int_equal(r->damage[0].err, -E_CORRUPT);
+	assert_int_equal(r->damage[0].offset, blob_chunk_offset(0));
+	assert_int_equal(
+		sim_disk_flip(r->disk, path, blob_chunk_offset(0) + 90, 3), 0);
+	assert_int_equal(read_piece(r, k->upload, 0, k->piece_bytes[0]), 0);
+	assert_int_equal(read_piece(r, k->upload, 0, k->piece_bytes[0] - 1),
+			 -EINVAL);
 	rig_free(r);
 }
 
