@@ -81,14 +81,15 @@ static json_t *result_json(const struct salvaging *s,
 			   const struct salvage_result *r)
 {
 	return json_pack(
-		"{s:s, s:s, s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:O}",
+		"{s:s, s:s, s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:O}",
 		"dir", s->dir, "to", s->to, "intact",
 		!json_array_size(s->missing), "queues", (json_int_t)r->queues,
 		"messages", (json_int_t)r->messages, "bytes",
 		(json_int_t)r->bytes, "missing_messages",
 		(json_int_t)r->missing, "lost_records",
 		(json_int_t)r->lost_records, "maybe_again",
-		(json_int_t)r->maybe_again, "nameless_queues",
+		(json_int_t)r->maybe_again, "from_other_copies",
+		(json_int_t)r->elsewhere, "nameless_queues",
 		(json_int_t)r->nameless, "missing", s->missing);
 }
 
@@ -123,6 +124,10 @@ static void print_table(const struct salvaging *s,
 		printf("%" PRIu64 " messages may have been acknowledged: they "
 		       "may come again\n",
 		       r->maybe_again);
+	if (r->elsewhere)
+		printf("%" PRIu64 " messages were found in another copy: they "
+		       "come behind the others of their queue\n",
+		       r->elsewhere);
 	if (r->nameless)
 		printf("%" PRIu64 " queues have lost their names: they are "
 		       "called salvaged-<id>\n",

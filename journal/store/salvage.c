@@ -30,6 +30,7 @@ struct salvage {
 	struct salvage_reader *reader;
 	struct salvage_target *target;
 	uint64_t next_id;
+	struct ranges uploads; /* ids that have been used */
 	struct row *rows;
 	size_t row_count, row_capacity;
 	struct salvage_visit visit;
@@ -130,16 +131,24 @@ static int tell_rows(struct salvage *s)
 
 /* ---- messages ---- */
 
-/* Its pieces, under a new id.  *ret 0: they are not all there. */
+/* A message of its own for every queue: the first keeps the id. */
+static int upload_id(struct salvage *s, const struct state_upload *u,
+		     uint64_t *ret)
+{
+	*ret = ranges_contain(&s->uploads, u->id, u->id) ? s->next_id++ : u->id;
+	return ranges_add(&s->uploads, *ret, *ret);
+}
+
+/* Its pieces.  *ret 0: they are not all there. */
 static int write_upload(struct salvage *s, uint64_t queue,
 			const struct salvage_message *m, uint64_t *ret)
 {
 	const struct state_upload *u = m->upload;
-	uint64_t id = s->next_id++, file, offset;
-	int err;
+	uint64_t id, file, offset;
+	int err = upload_id(s, u, &id);
 
 	*ret = 0;
-	for (uint32_t i = 0; i < u->piece_count; i++) {
+	for (uint32_t i = 0; !err && i < u->piece_count; i++) {
 		const struct entry_place *p = &u->pieces[i];
 		const void *data;
 
@@ -153,11 +162,10 @@ static int write_upload(struct salvage *s, uint64_t queue,
 					 : salvage_target_abort(s->target, id);
 		}
 		err = salvage_target_piece(s->target, id, i, data, p->body_len);
-		if (err)
-			return err;
 	}
-	*ret = id;
-	return 0;
+	if (!err)
+		*ret = id;
+	return err;
 }
 
 static int write_message(struct salvage *s, uint64_t queue,
@@ -337,9 +345,13 @@ static int stray_message(void *ctx, uint64_t queue,
 	}
 	if (!err)
 		err = write_message(s, queue, &m);
-	if (!err && s->result.baseless)
+	if (err)
+		return err;
+	if (s->result.baseless)
 		s->result.maybe_again++;
-	return err ? err : ranges_add(&lane->written, number, number);
+	else
+		s->result.elsewhere++;
+	return ranges_add(&lane->written, number, number);
 }
 
 static int read_stray(struct strays *x, uint64_t key)
@@ -499,6 +511,7 @@ int salvage_run(const struct salvage_options *options,
 		log_salvage_close(s.model.log);
 	}
 	io_close(lock);
+	ranges_fini(&s.uploads);
 	free(s.rows);
 	if (!err)
 		*ret = s.result;

@@ -23,6 +23,8 @@ struct salvage_result {
 	uint64_t lost_records; /* of the journal: with messages, or with */
 			       /* acknowledgements, nobody knows */
 	uint64_t maybe_again;  /* written, though perhaps acknowledged */
+	uint64_t elsewhere;    /* written out of another copy than the */
+			       /* one that counted, behind their queue */
 	uint64_t nameless;     /* queues whose name is lost: "salvaged-<id>" */
 	bool baseless; /* no checkpoint could be read, and the journal does
 			  not go back to its beginning */
