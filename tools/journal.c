@@ -27,23 +27,34 @@ struct verifying {
 static void on_finding(void *ctx, const struct log_finding *f)
 {
 	struct verifying *v = ctx;
-	const char *kind = f->kind == LOG_FINDING_DAMAGE ? "DAMAGE" : "torn";
 
-	if (v->format != OUTPUT_TABLE) {
-		json_array_append_new(
-			v->findings,
-			json_pack("{s:s, s:s, s:I, s:I, s:s}", "kind",
-				  f->kind == LOG_FINDING_DAMAGE ? "damage"
-								: "torn",
-				  "file", f->file, "offset",
-				  (json_int_t)f->offset, "lsn",
-				  (json_int_t)f->lsn, "what", f->what));
-		return;
-	}
-	printf("%-7s %s:%" PRIu64, kind, f->file, f->offset);
-	if (f->lsn)
-		printf(" (LSN %" PRIu64 ")", f->lsn);
-	printf(": %s\n", f->what);
+	json_array_append_new(
+		v->findings,
+		json_pack("{s:s, s:s, s:I, s:I, s:s}", "kind",
+			  f->kind == LOG_FINDING_DAMAGE ? "damage" : "torn",
+			  "file", f->file, "offset", (json_int_t)f->offset,
+			  "lsn", (json_int_t)f->lsn, "what", f->what));
+}
+
+static void forget_findings(void *ctx)
+{
+	struct verifying *v = ctx;
+
+	json_array_clear(v->findings);
+}
+
+static void print_finding(json_t *f)
+{
+	const char *kind = json_string_value(json_object_get(f, "kind"));
+	json_int_t lsn = json_integer_value(json_object_get(f, "lsn"));
+
+	printf("%-7s %s:%" JSON_INTEGER_FORMAT,
+	       kind && !strcmp(kind, "damage") ? "DAMAGE" : "torn",
+	       json_string_value(json_object_get(f, "file")),
+	       json_integer_value(json_object_get(f, "offset")));
+	if (lsn)
+		printf(" (LSN %" JSON_INTEGER_FORMAT ")", lsn);
+	printf(": %s\n", json_string_value(json_object_get(f, "what")));
 }
 
 static void verify_checkpoints(struct verifying *v)
@@ -92,6 +103,8 @@ static void print_verdict(const struct verifying *v)
 		json_decref(report);
 		return;
 	}
+	for (size_t i = 0; i < json_array_size(v->findings); i++)
+		print_finding(json_array_get(v->findings, i));
 	printf("%s: %s\n%" PRIu64 " segments, %" PRIu64 " frames, %" PRIu64
 	       " records, %.1f MiB, %" PRIu64 " checkpoints\nLSN %" PRIu64
 	       " to %" PRIu64 ", %" PRIu32 " epochs; %" PRIu64
@@ -140,11 +153,8 @@ int journal_verify_run(int argc, char **argv)
 	if (code)
 		return code;
 	v.findings = json_array();
-	err = journal_start_find(&v.start, v.io, v.dir);
-	if (!err)
-		err = log_verify(v.io, v.dir,
-				 v.start.found ? &v.start.position : NULL,
-				 on_finding, &v, &v.result);
+	err = journal_start_verify(&v.start, v.io, v.dir, on_finding,
+				   forget_findings, &v, &v.result);
 	if (err) {
 		code = world_cannot_look(v.command, v.dir, err);
 	} else {

@@ -8,6 +8,7 @@
 
 #include <stdbool.h>
 
+#include "journal/log/verify.h"
 #include "journal/store/checkpoint.h"
 
 #define JOURNAL_START_FILES_MAX 16u
@@ -21,7 +22,18 @@ struct journal_start {
 	struct log_position positions[JOURNAL_START_FILES_MAX];
 };
 
-MUST_CHECK int journal_start_find(struct journal_start *, struct io *,
-				  const char *dir);
+/* log_verify() from there on, beside a broker that goes on: when checkpoints
+ * were written and segments dropped while it looked, what it missed is no
+ * damage, and it begins again after again(ctx), with which the caller forgets
+ * what it has been told. */
+MUST_CHECK int
+journal_start_verify(struct journal_start *, struct io *, const char *dir,
+		     void (*found)(void *ctx, const struct log_finding *),
+		     void (*again)(void *ctx), void *ctx,
+		     struct log_verify_result *ret);
+/* Newest first; none is no error. */
+MUST_CHECK int journal_start_list(struct io *, const char *dir,
+				  struct checkpoint_file *ret, size_t max,
+				  size_t *ret_count);
 
 #endif

@@ -14,7 +14,6 @@
 
 #define STEP_BYTES (1024u * 1024u)
 #define PATH_BYTES 4096u
-#define LOOKS 3 /* at files that are missing */
 
 struct verify {
 	struct io *io;
@@ -22,6 +21,7 @@ struct verify {
 	const struct crypto_key *key;
 	struct store_view view; /* with has_view */
 	bool has_view;
+	bool blind; /* there is a key, and yet no view */
 	json_t *findings;
 	struct log_verify_result journal;
 	uint64_t damage, torn;
@@ -140,11 +140,19 @@ static void on_journal(void *ctx, const struct log_finding *f)
 	add_finding(v, &finding);
 }
 
+static void forget_journal(void *ctx)
+{
+	struct verify *v = ctx;
+
+	json_array_clear(v->findings);
+	v->damage = v->torn = 0;
+}
+
 static int verify_journal(struct verify *v, struct journal_start *start)
 {
 	world_progress("the journal …");
-	return log_verify(v->io, v->dir, start->found ? &start->position : NULL,
-			  on_journal, v, &v->journal);
+	return journal_start_verify(start, v->io, v->dir, on_journal,
+				    forget_journal, v, &v->journal);
 }
 
 /* ---- checkpoints and extent files ---- */
@@ -345,34 +353,51 @@ static int is_there(struct verify *v, const struct state_file *file,
 	return err;
 }
 
-/* Counts, and adds findings only when that is asked for. */
-static int look_for_files(struct verify *v, bool say, uint64_t *ret_missing)
+/* Keys of the files that are needed and not there as they should be, for the
+ * caller to free. */
+static int list_missing(struct verify *v, uint64_t **ret, size_t *ret_count)
 {
 	const struct state *s = &v->view.state;
+	uint64_t *keys = calloc(s->file_count + 1, sizeof(*keys));
+	size_t count = 0;
+	int err = keys ? 0 : -ENOMEM;
 
-	*ret_missing = 0;
-	for (size_t i = 0; i < s->file_count; i++) {
-		const struct state_file *file = &s->files[i];
-		struct finding f = {.kind = "damage", .bytes = UINT64_MAX};
-		bool there, too_short;
-		char name[64];
-		int err;
+	for (size_t i = 0; !err && i < s->file_count; i++) {
+		bool there = true, too_short = false;
 
-		if (!state_file_live(s, file->key))
+		if (!s->files[i].live)
 			continue;
-		err = is_there(v, file, &there, &too_short);
-		if (err)
-			return err;
-		if (there && !too_short)
-			continue;
-		++*ret_missing;
-		file_name(file->key, name, sizeof(name));
-		f.file = name;
-		f.what = there ? "the file is too short"
-			       : "the file is not there";
-		if (say)
-			add_damage(v, &f, file->key);
+		err = is_there(v, &s->files[i], &there, &too_short);
+		if (!err && (!there || too_short))
+			keys[count++] = s->files[i].key;
 	}
+	if (err) {
+		free(keys);
+		return err;
+	}
+	*ret = keys;
+	*ret_count = count;
+	return 0;
+}
+
+static int say_missing(struct verify *v, uint64_t key)
+{
+	struct finding f = {.kind = "damage", .bytes = UINT64_MAX};
+	const struct state_file *file = state_find_file(&v->view.state, key);
+	bool there = true, too_short = false;
+	char name[64];
+	int err;
+
+	if (!file || !file->live)
+		return 0;
+	err = is_there(v, file, &there, &too_short);
+	if (err || (there && !too_short))
+		return err;
+	file_name(key, name, sizeof(name));
+	f.file = name;
+	f.what = there ? "the file is too short" : "the file is not there";
+	v->missing++;
+	add_damage(v, &f, key);
 	return 0;
 }
 
@@ -389,18 +414,23 @@ static int load_view(struct verify *v)
 	return err;
 }
 
+/* What makes a file needless is committed before it is removed.  So one that is
+ * needed by a view that was loaded after it was seen to be missing is missing.
+ */
 static int cross_check(struct verify *v)
 {
-	int err;
+	uint64_t *keys;
+	size_t count;
+	int err = list_missing(v, &keys, &count);
 
-	for (int look = 1;; look++) {
-		err = look_for_files(v, look == LOOKS, &v->missing);
-		if (err || !v->missing || look == LOOKS)
-			return err;
+	if (err)
+		return err;
+	if (count)
 		err = load_view(v);
-		if (err)
-			return err;
-	}
+	for (size_t i = 0; !err && i < count; i++)
+		err = say_missing(v, keys[i]);
+	free(keys);
+	return err;
 }
 
 /* ---- all of it ---- */
@@ -445,8 +475,12 @@ static int begin_view(struct verify *v)
 {
 	int err = v->key ? load_view(v) : 0;
 
-	if (err != -E_CORRUPT && err != -E_VERSION)
-		return err;
+	v->blind = err == -E_CORRUPT || err == -E_VERSION;
+	return v->blind ? 0 : err;
+}
+
+static void say_blind(struct verify *v)
+{
 	v->damage++;
 	add_finding(v,
 		    &(struct finding){.kind = "damage",
@@ -454,7 +488,6 @@ static int begin_view(struct verify *v)
 				      .what = "no checkpoint can be read, so "
 					      "it is not known which messages "
 					      "are queued"});
-	return 0;
 }
 
 int store_verify_report(struct io *io, const char *dir,
@@ -470,12 +503,13 @@ int store_verify_report(struct io *io, const char *dir,
 		goto out;
 	}
 	err = begin_view(&v);
-	if (!err)
-		err = journal_start_find(start, io, dir);
-	if (!err)
-		err = verify_checkpoints(&v, start);
+	/* First: it may begin again. */
 	if (!err)
 		err = verify_journal(&v, start);
+	if (!err && v.blind)
+		say_blind(&v);
+	if (!err)
+		err = verify_checkpoints(&v, start);
 	if (!err)
 		err = verify_extents(&v);
 	if (!err && v.has_view)

@@ -12,6 +12,7 @@
 #include "journal/log/verify.h"
 
 #define FILES_MAX 16u
+#define TRIES 8 /* beside a broker that goes on */
 
 struct epoch {
 	uint32_t epoch, parent;
@@ -29,11 +30,20 @@ struct replay {
 
 /* ---- the history ---- */
 
-static int note_epoch(void *ctx, const struct log_frame_info *f)
+static struct epoch *find_epoch(struct replay *r, uint32_t epoch)
 {
-	struct replay *r = ctx;
+	for (size_t i = r->count; i; i--) {
+		if (r->epochs[i - 1].epoch == epoch)
+			return &r->epochs[i - 1];
+	}
+	return NULL;
+}
 
-	if (!f->epoch_start || !f->payload_ok)
+/* *ret is valid until the next call. */
+static int need_epoch(struct replay *r, uint32_t epoch, struct epoch **ret)
+{
+	*ret = find_epoch(r, epoch);
+	if (*ret)
 		return 0;
 	if (r->count == r->capacity) {
 		size_t capacity = r->capacity ? 2 * r->capacity : 64;
@@ -44,51 +54,48 @@ static int note_epoch(void *ctx, const struct log_frame_info *f)
 		r->epochs = p;
 		r->capacity = capacity;
 	}
-	r->epochs[r->count++] = (struct epoch){
-		.epoch = (uint32_t)(f->segment >> 32),
-		.parent = f->parent_epoch,
-		.start_lsn = f->first_lsn,
-	};
+	r->epochs[r->count] = (struct epoch){.epoch = epoch};
+	*ret = &r->epochs[r->count++];
 	return 0;
 }
 
-static struct epoch *find_epoch(struct replay *r, uint32_t epoch)
+static int note_epoch(void *ctx, const struct log_frame_info *f)
 {
-	for (size_t i = r->count; i; i--) {
-		if (r->epochs[i - 1].epoch == epoch)
-			return &r->epochs[i - 1];
+	struct epoch *e;
+	int err;
+
+	if (!f->payload_ok)
+		return 0;
+	err = need_epoch(ctx, (uint32_t)(f->segment >> 32), &e);
+	if (!err && f->epoch_start) {
+		e->parent = f->parent_epoch;
+		e->start_lsn = f->first_lsn;
 	}
-	return NULL;
+	return err;
 }
 
-/* A parent whose EPOCH-START has been dropped with its segment is in the
+/* An epoch whose EPOCH-START has been dropped with its segment is in the
  * history all the same; its own parents lie before every checkpoint. */
 static int follow_parents(struct replay *r)
 {
 	uint64_t end_lsn = UINT64_MAX;
 	uint32_t epoch = 0;
+	int err = 0;
 
 	for (size_t i = 0; i < r->count; i++)
 		epoch = (uint32_t)base_max(epoch, r->epochs[i].epoch);
-	while (epoch) {
-		struct epoch *e = find_epoch(r, epoch);
+	while (epoch && !err) {
+		struct epoch *e;
 
-		if (!e) {
-			struct log_frame_info f = {.segment = (uint64_t)epoch
-							      << 32,
-						   .epoch_start = 1,
-						   .payload_ok = 1};
-
-			if (note_epoch(r, &f))
-				return -ENOMEM;
-			e = &r->epochs[r->count - 1];
-		}
+		err = need_epoch(r, epoch, &e);
+		if (err)
+			break;
 		e->end_lsn = end_lsn;
 		end_lsn = e->start_lsn;
 		/* Parents are smaller; anything else would go on for ever. */
 		epoch = e->parent < epoch ? e->parent : 0;
 	}
-	return 0;
+	return err;
 }
 
 static int take_frame(void *ctx, const struct log_frame_info *f)
@@ -179,10 +186,47 @@ static int load_checkpoint(struct store_view *v, uint64_t *ret_lsn)
 	return 0;
 }
 
+static int try_load(struct store_view *v, const struct crypto_key *master)
+{
+	uint64_t lsn = 0;
+	int err = load_checkpoint(v, &lsn);
+
+	return err ? err : replay_journal(v, master, lsn);
+}
+
+static void start_over(struct store_view *v)
+{
+	state_fini(&v->state);
+	state_init(&v->state);
+	v->checkpoint[0] = '\0';
+	v->cut_short = NULL;
+	v->end_lsn = 0;
+}
+
+/* Beside a broker that goes on, files go after they were listed (-ENOENT),
+ * checkpoints are overtaken, and a frame may be seen half written.  What is
+ * damaged for good cuts two attempts short at the same place. */
+static int load(struct store_view *v, const struct crypto_key *master)
+{
+	uint64_t stuck_lsn = UINT64_MAX;
+	int err;
+
+	for (int i = 1;; i++) {
+		err = try_load(v, master);
+		if (i == TRIES || (err && err != -ENOENT) ||
+		    (!err && (!v->cut_short || v->end_lsn == stuck_lsn)))
+			break;
+		stuck_lsn = err ? UINT64_MAX : v->end_lsn;
+		start_over(v);
+	}
+	if (!err && v->cut_short && !v->checkpoint[0] && !v->end_lsn)
+		return -E_CORRUPT; /* nothing could be read */
+	return err;
+}
+
 int store_view_load(struct store_view *v, struct io *io, const char *dir,
 		    const struct crypto_key *master)
 {
-	uint64_t lsn = 0;
 	int err;
 
 	*v = (struct store_view){.io = io, .dir = dir};
@@ -191,12 +235,8 @@ int store_view_load(struct store_view *v, struct io *io, const char *dir,
 	if (!err) {
 		v->place = (struct checkpoint_place){
 			.identity = {io, master, v->cluster_id}, .dir = dir};
-		err = load_checkpoint(v, &lsn);
+		err = load(v, master);
 	}
-	if (!err)
-		err = replay_journal(v, master, lsn);
-	if (!err && !lsn && v->cut_short && !v->end_lsn)
-		err = -E_CORRUPT;
 	if (err)
 		store_view_fini(v);
 	return err;

@@ -6,7 +6,7 @@
 #include "tests/unit/log_harness.h"
 
 #include "tools/journal_start.c"
-#undef FILES_MAX
+#undef TRIES
 #include "tools/store_stat.c"
 #include "tools/store_view.c"
 #include "tools/world.c"
@@ -179,6 +179,8 @@ static void build(void)
 	harness_close(&h, true);
 }
 
+static struct log_position from; /* of the checkpoint */
+
 static void write_checkpoint(void)
 {
 	struct store_view *v = calloc(1, sizeof(*v));
@@ -193,6 +195,7 @@ static void write_checkpoint(void)
 					  &h.committed_end, 2, &file, hash,
 					  &bytes),
 			 0);
+	from = h.committed_end;
 	store_view_fini(v);
 	free(v);
 }
@@ -362,6 +365,42 @@ TEST("frames beyond the place where the next epoch began are not in the view")
 	assert_int_equal(q->lanes[4]->live, 5);
 	assert_int_equal(v->end_lsn, h.committed_end.lsn);
 	store_view_fini(v);
+	free(v);
+	end();
+}
+
+TEST("the segment that an epoch began in may have been dropped")
+{
+	struct store_view *v = calloc(1, sizeof(*v));
+	json_t *report;
+
+	begin();
+	assert_int_equal(harness_open(&h), 0);
+	append_address();
+	append_queue(ORDERS, "orders");
+	for (int i = 0; i < 350; i++)
+		append_message(ORDERS);
+	append_ack(ORDERS, 1, 300);
+	write_checkpoint();
+	for (int i = 0; i < 10; i++)
+		append_message(ORDERS);
+	harness_close(&h, true);
+	assert_int_equal(unlink(find_file("segments", "00000001-00000001")), 0);
+	for (int epochs = 1; epochs <= 2; epochs++) {
+		assert_int_equal(store_view_load(v, h.io, dir, h.key), 0);
+		assert_null(v->cut_short);
+		assert_int_equal(v->state.live_messages, 60);
+		assert_int_equal(v->end_lsn, h.committed_end.lsn);
+		store_view_fini(v);
+		report = verify(true);
+		assert_true(is_sound(report));
+		json_decref(report);
+		if (epochs == 1) {
+			assert_int_equal(
+				harness_open_from(&h, &from, NULL, NULL), 0);
+			harness_close(&h, true);
+		}
+	}
 	free(v);
 	end();
 }
