@@ -72,6 +72,24 @@ static bool dispatch_is_too_early(const struct queue *q,
 	return q->gap_lanes >> (record_ref_priority(d->ref) + 1);
 }
 
+/* It could not be moved, and is not tried again yet. */
+static bool dispatch_is_expired(const struct delivery *d)
+{
+	return d->retry_ms && d->props.expiry_ms &&
+	       loop_wall_ms(d->queue->shard->loop) >= d->props.expiry_ms;
+}
+
+/* Nobody who is hungry can have it. */
+static void dispatch_pass_over(struct delivery *d)
+{
+	struct core *core = d->queue->core;
+
+	if (!d->message || !memory_is_over(core, core->memory_bytes_max))
+		return;
+	message_release(d->message);
+	d->message = NULL;
+}
+
 /* Returns whether it got to the end: false when it waits for the store, or has
  * handed out enough for now. */
 static bool dispatch_ready(struct queue *q)
@@ -89,15 +107,18 @@ static bool dispatch_ready(struct queue *q)
 			move_ref(d, RECORD_REASON_EXPIRED);
 			continue;
 		}
-		if (d->props.expiry_ms && d->retry_ms &&
-		    loop_wall_ms(q->shard->loop) >= d->props.expiry_ms)
-			continue; /* expired, and not to be tried yet */
+		if (dispatch_is_expired(d)) {
+			dispatch_pass_over(d);
+			continue;
+		}
 		if (q->gap_lanes && dispatch_is_too_early(q, d) &&
 		    fetch_refill(q))
 			return false;
 		s = dispatch_pick(q, d);
-		if (!s)
-			continue; /* excluded by all who are hungry */
+		if (!s) {
+			dispatch_pass_over(d);
+			continue;
+		}
 		if (!d->message && !d->large) {
 			if (fetch_bodies(q, d))
 				return false;

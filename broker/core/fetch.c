@@ -13,10 +13,15 @@
 #define REFILL_REFS_MIN 64u
 #define REFILL_REFS_MAX 2048u
 #define REFILL_BYTES (1024u * 1024u)
+#define REFILL_SHARE 64u /* of all memory, at most one part in so many */
+#define REF_COST 512u	 /* of a message in memory, beside its body; about */
 #define BODIES_MAX 256u
-/* Over the memory limit. */
+/* Over the memory limit; also the least that is asked for. */
 #define SHORT_REFS 32u
 #define SHORT_BYTES (64u * 1024u)
+/* And not at all when so many in ready are passed over by those who are
+ * hungry: excluded, or expired with nowhere to go now. */
+#define PASSED_OVER_MAX 4096u
 
 enum fetch_kind {
 	FETCH_REFILL = 1,
@@ -135,25 +140,43 @@ static bool fetch_ask(struct queue *q, enum fetch_kind kind,
 	return true;
 }
 
+/* How much may come at once. */
+static void fetch_size(const struct queue *q, uint32_t count_max,
+		       struct store_fetch *what)
+{
+	uint64_t limit = q->core->memory_bytes_max;
+	uint64_t bytes = base_min(REFILL_BYTES, limit / REFILL_SHARE);
+
+	if (memory_is_over(q->core, limit)) {
+		bytes = SHORT_BYTES;
+		count_max = SHORT_REFS;
+	}
+	bytes = base_max(bytes, SHORT_BYTES);
+	what->bytes_max = (uint32_t)bytes;
+	what->count_max = (uint32_t)base_min(count_max, bytes / REF_COST);
+}
+
 bool fetch_refill(struct queue *q)
 {
 	unsigned p = 31u - (unsigned)__builtin_clz(q->gap_lanes);
 	const struct lane *lane = &q->lanes[p];
-	bool is_short = memory_is_over(q->core, q->core->memory_bytes_max);
 	struct store_fetch what = {
 		.first = record_ref(p, lane->gap_first),
 		.end = record_ref(p, lane->next),
-		.count_max = is_short ? SHORT_REFS : q->refill_count,
-		.bytes_max = is_short ? SHORT_BYTES : REFILL_BYTES,
 	};
 
-	if (is_short && lane->last && q->ready_count >= SHORT_REFS) {
+	if (lane->last &&
+	    q->ready_count >=
+		    (list_empty(&q->hungry) ? SHORT_REFS : PASSED_OVER_MAX) &&
+	    memory_is_over(q->core, q->core->memory_bytes_max)) {
 		memory_wait(q);
 		return false;
 	}
 	if (!fetch_may(q))
 		return true;
-	if (!is_short && q->refill_count < REFILL_REFS_MAX)
+	fetch_size(q, q->refill_count, &what);
+	if (what.count_max == q->refill_count &&
+	    q->refill_count < REFILL_REFS_MAX)
 		q->refill_count *= 2;
 	fetch_ask(q, FETCH_REFILL, &what);
 	return true;
@@ -161,12 +184,7 @@ bool fetch_refill(struct queue *q)
 
 bool fetch_bodies(struct queue *q, struct delivery *d)
 {
-	bool is_short = memory_is_over(q->core, q->core->memory_bytes_max);
-	struct store_fetch what = {
-		.first = d->ref,
-		.count_max = is_short ? SHORT_REFS : BODIES_MAX,
-		.bytes_max = is_short ? SHORT_BYTES : REFILL_BYTES,
-	};
+	struct store_fetch what = {.first = d->ref};
 	struct list *n = &d->link;
 
 	if (!fetch_may(q))
@@ -181,6 +199,7 @@ bool fetch_bodies(struct queue *q, struct delivery *d)
 			what.end = next->ref + 1;
 		n = n->next;
 	}
+	fetch_size(q, BODIES_MAX, &what);
 	if (fetch_ask(q, FETCH_BODIES, &what))
 		q->reload = d;
 	return true;

@@ -6,7 +6,7 @@
  * its lane says so. */
 #include "broker/core/internal.h"
 
-#define DELTA_MAX (64 * 1024)
+#define DELTA_MAX (16 * 1024)
 #define RECLAIM_REFS 512u    /* given back in one iteration */
 #define RECLAIM_QUEUES 1024u /* asked in one iteration */
 #define RECLAIM_EACH 64u     /* of one queue, before the next one's turn */
