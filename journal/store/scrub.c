@@ -59,6 +59,7 @@ struct scrub {
 	struct loop_mail question;
 	enum scrub_state state;
 	bool begun, stopping;
+	bool hurried;			  /* somebody waits for this round */
 	uint64_t started_ms, finished_ms; /* this round or the last one */
 	bool in_round;
 	char position[NAME_BYTES]; /* the last file that is done */
@@ -504,6 +505,8 @@ static uint64_t scrub_rate(const struct scrub *s)
 	uint64_t seconds = o->scrub_ns / 2000000000u;
 	uint64_t rate = seconds ? s->total_bytes / seconds : most;
 
+	if (s->hurried)
+		return most;
 	/* Evenly, in half of the time, but not so slowly that short-lived
 	 * files are never met. */
 	return base_min(base_max(rate, RATE_MIN), most);
@@ -555,7 +558,7 @@ static void round_end(struct scrub *s)
 	uint64_t now = io_wall_ms(s->store->options.io);
 
 	s->finished_ms = base_max(now, s->started_ms);
-	s->in_round = false;
+	s->in_round = s->hurried = false;
 	s->position[0] = '\0';
 	stats->scrub_rounds++;
 	stats->scrub_finished_ms = s->finished_ms;
@@ -767,6 +770,7 @@ static void begin_now(struct loop_mail *mail)
 	struct scrub *s = container_of(mail, struct scrub, now);
 
 	s->now_posted = false;
+	s->hurried = true;
 	if (s->begun && !s->stopping && s->state == SCRUB_IDLE) {
 		loop_timer_cancel(s->store->extents_loop, &s->timer);
 		round_begin(s);

@@ -194,7 +194,8 @@ int store_each_damage(struct store *,
 		      int (*each)(void *ctx, const struct store_damage *),
 		      void *ctx);
 
-/* [any] Begin a round of scrubbing now, unless one is under way. */
+/* [any] Begin a round of scrubbing now, unless one is under way, and go as
+ * fast as is allowed. */
 void store_scrub_now(struct store *);
 
 /* ---- what it counts ---- [any] */
