@@ -449,7 +449,7 @@ static int blob_check(struct io_file *file, uint64_t size, const uint8_t *hash,
 		      int (*look)(struct blob_check *), uint64_t *ret_offset)
 {
 	struct blob_check c = {.file = file, .size = size};
-	uint8_t found[CRYPTO_HASH_BYTES];
+	uint8_t found[CRYPTO_HASH_BYTES] = {0};
 	int err = -ENOMEM;
 
 	c.buf = malloc(VERIFY_CHUNKS * BLOB_CHUNK_STRIDE);
