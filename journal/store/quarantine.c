@@ -54,11 +54,13 @@ static bool is_same(const struct store_damage *a, const struct store_damage *b)
 static void log_place(const struct store_damage *d)
 {
 	logger_error("store", "damage",
-		     "queue=%" PRIu64 " refs=%" PRIu64 "-%" PRIu64
+		     "queue=%" PRIu64 " priority=%u refs=%" PRIu64 "-%" PRIu64
 		     " lsn=%" PRIu64 "-%" PRIu64 " file=%s offset=%" PRIu64
 		     " bytes=%" PRIu64 " error=%s",
-		     d->queue, d->first_ref, d->last_ref, d->first_lsn,
-		     d->last_lsn, LOGGER_QUOTE(d->file), d->offset, d->bytes,
+		     d->queue, record_ref_priority(d->first_ref),
+		     record_ref_number(d->first_ref),
+		     record_ref_number(d->last_ref), d->first_lsn, d->last_lsn,
+		     LOGGER_QUOTE(d->file), d->offset, d->bytes,
 		     LOGGER_QUOTE(err_str(d->err)));
 }
 
