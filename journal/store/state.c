@@ -111,15 +111,14 @@ static int apply_move(struct state *s, const struct log_record *r)
 		return err;
 	for (uint32_t i = 0; !err && i < m.target_count; i++)
 		err = put_arrival(s, &a, record_move_target(&m, i));
-	if (!err) {
-		from = idmap_get(&s->queues, m.queue);
-		live = from ? from->live : 0;
-		if (from)
-			err = state_lane_remove(s, from, m.ref, m.ref);
-		if (from && from->live < live)
-			state_lane_forget_bytes(s, from, m.bytes);
-	}
 	end_arrival(s, &a);
+	from = err ? NULL : idmap_get(&s->queues, m.queue);
+	if (!from)
+		return err;
+	live = from->live;
+	err = state_lane_remove(s, from, m.ref, m.ref);
+	if (from->live < live)
+		state_lane_forget_bytes(s, from, m.bytes);
 	return err;
 }
 

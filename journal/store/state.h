@@ -116,9 +116,8 @@ struct state {
 	struct index *index;
 	uint64_t detail_spills;
 	/* Times that the index did not take one, which stays in memory then;
-	 * until there is detail_retry of them, it is not asked again. */
-	uint64_t detail_spill_failures;
-	size_t detail_retry;
+	 * it is not asked again before there have been so many changes. */
+	uint64_t detail_spill_failures, detail_retry;
 	char why[192];
 };
 

@@ -10,7 +10,7 @@
 #include "journal/store/state_private.h"
 
 #define KEY_BYTES 13u
-#define RETRY_BYTES (1u << 20)
+#define RETRY_CHANGES 1000u
 
 static void make_key(const struct state *s, const struct state_run *r,
 		     uint8_t ret[KEY_BYTES])
@@ -70,7 +70,7 @@ static int write_out(struct state *s, const struct state_run *r)
 static void spill(struct state *s)
 {
 	while (s->index && s->detail_bytes > s->detail_bytes_max &&
-	       s->detail_bytes > s->detail_retry &&
+	       s->changes >= s->detail_retry &&
 	       s->details.next != s->details.prev) {
 		struct state_run *r = list_entry(s->details.next,
 						 struct state_run, detail_link);
@@ -79,14 +79,13 @@ static void spill(struct state *s)
 			/* It is the index's duty to keep what was there, and
 			 * that is outdated now if it was anything. */
 			s->detail_spill_failures++;
-			s->detail_retry = s->detail_bytes + RETRY_BYTES;
+			s->detail_retry = s->changes + RETRY_CHANGES;
 			return;
 		}
 		r->indexed = true;
 		r->stale = false;
 		leave_memory(s, r);
 		s->detail_spills++;
-		s->detail_retry = 0;
 	}
 }
 

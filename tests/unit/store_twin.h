@@ -18,8 +18,13 @@ static inline uint64_t test_seed(void)
 
 struct twin {
 	struct state state;
+	struct state *shadow; /* is fed the same; NULL: none */
 	struct model model;
 	uint64_t lsn;
+	/* An EXTENTS that was made and not applied; type 0: none. */
+	struct model_op moving;
+	unsigned moving_in; /* steps */
+	uint64_t runs_most, pieces_moved;
 };
 
 static inline void twin_init(struct twin *t, uint64_t seed)
@@ -59,41 +64,72 @@ static inline int apply(struct state *s, uint64_t lsn, uint8_t type,
 	return state_apply(s, &r);
 }
 
-static inline void twin_step(struct twin *t)
+/* Applies it to the states, not to the model. */
+static inline int twin_record(struct twin *t, uint8_t type, const void *meta,
+			      size_t len, uint32_t body_len)
+{
+	int err;
+
+	t->lsn++;
+	err = apply(&t->state, t->lsn, type, meta, len, body_len);
+	if (t->shadow)
+		assert_int_equal(
+			apply(t->shadow, t->lsn, type, meta, len, body_len),
+			err);
+	return err;
+}
+
+static inline int twin_op(struct twin *t, const struct model_op *op)
+{
+	int err =
+		twin_record(t, op->type, op->meta, op->meta_len, op->body_len);
+	struct log_loc loc = loc_of(t->lsn, op->body_len);
+
+	if (!err)
+		model_apply(&t->model, op, &loc);
+	return err;
+}
+
+/* The error, which leaves the state void, is not the model's. */
+static inline int twin_try_step(struct twin *t)
 {
 	struct model_op op;
-	struct log_loc loc;
+	int err;
 
+	if (!t->moving.type && !model_random(&t->model, 15)) {
+		model_make_extents(&t->model, &t->moving);
+		t->moving_in = (unsigned)model_random(&t->model, 15);
+	}
+	if (t->moving.type && !t->moving_in--) {
+		err = twin_op(t, &t->moving);
+		t->pieces_moved += t->moving.place_count;
+		t->moving.type = 0;
+		t->runs_most = base_max(t->runs_most, t->state.run_count);
+		return err;
+	}
 	model_make(&t->model, &op);
-	t->lsn++;
-	loc = loc_of(t->lsn, op.body_len);
-	assert_int_equal(apply(&t->state, t->lsn, op.type, op.meta, op.meta_len,
-			       op.body_len),
-			 0);
-	model_apply(&t->model, &op, t->lsn, &loc);
+	return twin_op(t, &op);
+}
+
+static inline void twin_step(struct twin *t)
+{
+	assert_int_equal(twin_try_step(t), 0);
 }
 
 static inline void twin_restart(struct twin *t)
 {
-	t->lsn++;
-	assert_int_equal(
-		apply(&t->state, t->lsn, LOG_TYPE_EPOCH_START, "", 0, 0), 0);
+	assert_int_equal(twin_record(t, LOG_TYPE_EPOCH_START, "", 0, 0), 0);
 	model_restart(&t->model);
 }
 
-struct comparison {
-	struct twin *twin;
-	const struct model_queue *queue;
-	size_t at;
-};
-
-static inline int compare_entry(void *ctx, uint64_t ref, const struct entry *e)
+static inline void compare_entry(struct twin *t,
+				 const struct model_message *want,
+				 const struct entry *e)
 {
-	struct comparison *c = ctx;
 	const struct state_upload *u = e->more ? e->more->upload : NULL;
-	struct log_loc pieces[MODEL_PIECES] = {0};
-	struct store_message m = {
-		.ref = ref,
+	uint32_t piece_bytes[MODEL_PIECES] = {0};
+	struct store_message have = {
+		.ref = want->ref,
 		.props = {.expiry_ms = e->expiry_ms,
 			  .arrived_ms = e->arrived_ms,
 			  .priority = e->priority,
@@ -104,20 +140,61 @@ static inline int compare_entry(void *ctx, uint64_t ref, const struct entry *e)
 		.extra_len = e->more ? e->more->extra_len : 0,
 		.extra = e->more ? e->more->data : NULL,
 		.origin = state_entry_origin(e),
-		.pieces = pieces,
+		.piece_bytes = piece_bytes,
 	};
+	struct log_loc loc;
 
 	if (u) {
-		m.upload = u->id;
-		m.piece_count = u->piece_count;
-		for (uint32_t i = 0; i < u->piece_count; i++)
-			pieces[i] = state_loc(&c->twin->state, &u->pieces[i]);
+		have.upload = u->id;
+		have.piece_count = u->piece_count;
+		assert_true(u->piece_count <= MODEL_PIECES);
+		for (uint32_t i = 0; i < u->piece_count; i++) {
+			loc = state_loc(&t->state, &u->pieces[i]);
+			piece_bytes[i] = loc.body_len;
+			model_assert_loc(
+				&loc,
+				&model_upload(&t->model, u->id)->pieces[i]);
+		}
 	} else {
-		m.loc = state_loc(&c->twin->state, &e->place);
+		loc = state_loc(&t->state, &e->place);
+		model_assert_loc(&loc, &want->loc);
 	}
-	assert_true(c->at < c->queue->count);
-	model_assert_message(&c->twin->model, &c->queue->messages[c->at++], &m);
-	return 0;
+	model_assert_message(&t->model, want, &have);
+}
+
+/* What the run's bytes say, and what has become of it since. */
+static inline void compare_in_run(struct twin *t,
+				  const struct model_message *want,
+				  const struct state_lane *lane)
+{
+	size_t index;
+	struct state_run *run = state_run_from(lane, want->ref, &index);
+	const struct detail_change *change = NULL;
+	struct model_notes notes = want->copied;
+	const struct detail *detail;
+	uint32_t at;
+
+	assert_non_null(run);
+	assert_true(run->first <= want->ref);
+	assert_int_equal(t->state.files[run->file].key, want->file);
+	assert_int_equal(run->offset, want->offset);
+	assert_true(!want->props.expiry_ms ||
+		    (run->expiry_min_ms &&
+		     run->expiry_min_ms <= want->props.expiry_ms));
+	assert_int_equal(state_run_detail(&t->state, run, &detail), 0);
+	at = (uint32_t)(want->ref - run->first);
+	if (detail) {
+		assert_false(detail_is_gone(detail, at));
+		change = detail_find(detail, at);
+	}
+	if (change)
+		notes.deliveries = change->deliveries;
+	if (change && change->extra_len) {
+		notes.extra_len = change->extra_len;
+		memcpy(notes.extra, change->extra, change->extra_len);
+	}
+	model_assert_notes(&want->notes, notes.deliveries, notes.extra_len,
+			   notes.extra);
 }
 
 static inline size_t compare_names(const struct idmap *map,
@@ -145,6 +222,65 @@ static inline size_t compare_names(const struct idmap *map,
 	return count;
 }
 
+static inline void compare_lane(struct twin *t, const struct model_queue *q,
+				unsigned priority,
+				const struct state_lane *lane)
+{
+	uint64_t count = 0, expiry_ms = 0, at = 0;
+
+	for (size_t i = 0; i < q->count; i++) {
+		const struct model_message *want = &q->messages[i];
+		const struct entry *e;
+
+		if (want->props.priority != priority)
+			continue;
+		count++;
+		if (want->props.expiry_ms &&
+		    (!expiry_ms || want->props.expiry_ms < expiry_ms))
+			expiry_ms = want->props.expiry_ms;
+		assert_non_null(lane);
+		/* It may name one that has left, never skip this one. */
+		at = state_lane_first(lane, at);
+		assert_true(at && at <= want->ref);
+		at = want->ref + 1;
+		e = entries_find(&lane->entries, want->ref);
+		assert_int_equal(e != NULL, want->file == 0);
+		if (e)
+			compare_entry(t, want, e);
+		else
+			compare_in_run(t, want, lane);
+	}
+	assert_int_equal(lane ? lane->live : 0, count);
+	assert_int_equal(lane ? lane->next : 1, q->numbers[priority] + 1);
+	if (expiry_ms) {
+		assert_true(state_lane_expiry(lane));
+		assert_true(state_lane_expiry(lane) <= expiry_ms);
+	}
+}
+
+static inline void compare_files(struct twin *t)
+{
+	for (uint64_t lsn = 0; lsn <= t->lsn; lsn += RECORDS_A_SEGMENT) {
+		uint64_t key = loc_of(lsn, 1).segment;
+
+		assert_int_equal(state_file_live(&t->state, key),
+				 model_file_live(&t->model, key));
+	}
+	for (uint32_t i = 1; i <= t->model.file_count; i++) {
+		uint64_t key = store_file_key(1, i);
+		const struct state_file *f = state_find_file(&t->state, key);
+		bool live = model_file_live(&t->model, key);
+
+		assert_int_equal(f && f->live, live);
+		if (live || (t->moving.type && key == t->moving.file))
+			continue;
+		/* Until it is forgotten, in any order. */
+		assert_true(!f || f->dead);
+		if (f && !t->shadow && model_random(&t->model, 2))
+			state_forget_file(&t->state, key);
+	}
+}
+
 static inline void twin_compare(struct twin *t)
 {
 	uint64_t messages = 0, bytes = 0;
@@ -155,26 +291,22 @@ static inline void twin_compare(struct twin *t)
 	compare_names(&t->state.queues, t->model.queues, true);
 	for (size_t i = 0; i < MODEL_PLACES; i++) {
 		const struct model_queue *q = &t->model.queues[i];
-		struct comparison c = {t, q, 0};
 		const struct state_queue *have;
 
 		if (!q->id)
 			continue;
 		have = idmap_get(&t->state.queues, q->id);
-		entries_each(&have->entries, compare_entry, &c);
-		assert_int_equal(c.at, q->count);
+		for (unsigned p = 0; p < RECORD_PRIORITIES; p++)
+			compare_lane(t, q, p, have->lanes[p]);
+		assert_int_equal(have->live, q->count);
+		assert_int_equal(have->bytes, q->bytes);
 		messages += q->count;
-		for (size_t k = 0; k < q->count; k++)
-			bytes += q->messages[k].bytes;
+		bytes += q->bytes;
 	}
 	assert_int_equal(t->state.live_messages, messages);
 	assert_int_equal(t->state.live_bytes, bytes);
-	for (uint64_t lsn = 0; lsn <= t->lsn; lsn += RECORDS_A_SEGMENT) {
-		uint64_t key = loc_of(lsn, 1).segment;
-
-		assert_int_equal(state_segment_live(&t->state, key),
-				 model_segment_live(&t->model, key));
-	}
+	compare_files(t);
+	state_check(&t->state);
 }
 
 /* ---- single records ---- */
