@@ -255,6 +255,7 @@ static void load_deliver(struct rig_consumer *rc, struct delivery *d,
 				      c->held_capacity * sizeof(*c->held));
 	}
 	seen = load_look(c, d, id);
+	delivery_sent(d);
 	c->held[c->held_count].delivery = d;
 	c->held[c->held_count++].copy = model_delivered(c->model, &seen);
 }

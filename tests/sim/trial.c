@@ -214,8 +214,9 @@ static bool course_excused(struct course *c)
 }
 
 /* NULL: it was interrupted, or failed as an injected error allows. */
-static struct rig *course_start(struct course *c)
+static struct rig *course_start(struct course *c, enum phase phase)
 {
+	struct rig_options options = c->rig;
 	struct rig *r = calloc(1, sizeof(*r));
 	int err;
 
@@ -225,7 +226,11 @@ static struct rig *course_start(struct course *c)
 		model_fail("the test has no memory");
 	if (++c->report->lives > LIVES_MAX)
 		model_fail("the broker does not come to an end");
-	err = rig_start(r, c->sim, &c->rig);
+	/* Only who settles can take everything from a broker that has little
+	 * memory. */
+	if (phase == PHASE_HALF || phase == PHASE_EMPTY)
+		options.memory_bytes = 0;
+	err = rig_start(r, c->sim, &options);
 	if (!err)
 		return r;
 	if (!r->died && !r->index_failed && !course_excused(c))
@@ -304,7 +309,7 @@ static void course_run(struct course *c, enum phase phase)
 
 		if (c->trial->mode == TRIAL_RANDOM)
 			fault_random(c);
-		r = course_start(c);
+		r = course_start(c, phase);
 		if (!r)
 			continue;
 		done = course_phase(c, r, phase);
@@ -322,7 +327,7 @@ static void course_run(struct course *c, enum phase phase)
 static void course_zombie(struct course *c)
 {
 	bool stall = c->trial->at & 1;
-	struct rig *old = course_start(c), *next;
+	struct rig *old = course_start(c, PHASE_WORK), *next;
 	struct load *l = load_create(old, &c->model, &c->load);
 	uint64_t steps = sim_steps(c->sim), accepted, fenced_ns;
 
@@ -333,7 +338,7 @@ static void course_zombie(struct course *c)
 	sim_drop_locks(sim_node(old->io));
 	l->deposed = true;
 	model_crash(&c->model);
-	next = course_start(c);
+	next = course_start(c, PHASE_HALF);
 	if (!load_census(next, &c->model, LOAD_ACCEPT_HALF))
 		model_fail("the new leader failed: %s", next->why);
 	/* What the old one learned before the pause may still be told.  What
@@ -367,7 +372,7 @@ static void course_zombie(struct course *c)
 /* A cut in the middle of the work, and one in what follows. */
 static void course_twice(struct course *c)
 {
-	struct rig *r = course_start(c);
+	struct rig *r = course_start(c, PHASE_WORK);
 	struct load *l = load_create(r, &c->model, &c->load);
 
 	load_run(l);
