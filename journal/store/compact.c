@@ -229,13 +229,14 @@ static const struct candidate *choose_segment(const struct compact *c)
 {
 	const struct store_options *o = &c->store->options;
 	const struct candidate *first, *active;
+	/* What is nearly old enough goes along, for a fuller file. */
+	uint64_t old_ns = c->open ? o->hot_ns - o->hot_ns / 4 : o->hot_ns;
 	uint64_t closed_bytes;
 	bool pressed = is_pressed(c);
 
 	first = oldest(c, &closed_bytes, &active);
-	if (first &&
-	    (pressed || closed_bytes > o->hot_bytes ||
-	     loop_now_ns(c->store->loop) - first->closed_ns >= o->hot_ns))
+	if (first && (pressed || closed_bytes > o->hot_bytes ||
+		      loop_now_ns(c->store->loop) - first->closed_ns >= old_ns))
 		return first;
 	return pressed && active && is_crowded(c, active) ? active : NULL;
 }

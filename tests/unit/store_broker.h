@@ -7,7 +7,7 @@
 #include <semaphore.h>
 #include <time.h>
 
-#include "journal/store/checkpoint.h"
+#include "journal/store/internal.h"
 #include "tests/unit/store_model.h"
 
 #define MIB (1024u * 1024u)
@@ -25,11 +25,12 @@ static inline uint64_t test_seed(void)
 struct broker {
 	const char *dir;
 	uint64_t checkpoint_bytes, checkpoint_ns;
+	uint64_t hot_bytes, hot_ns, extent_bytes;
 	struct io *io;
 	struct crypto_key *master;
 	struct log *log;
 	struct store *store;
-	struct loop *journal, *store_loop, *client;
+	struct loop *journal, *store_loop, *extents, *client;
 	struct model model;
 	sem_t done;
 	_Atomic uint32_t waiting;
@@ -66,6 +67,9 @@ static inline void broker_init(struct broker *b)
 	b->model.seed = test_seed();
 	b->checkpoint_bytes = 1024 * MIB;
 	b->checkpoint_ns = 3600 * 1000000000ull;
+	/* Nothing is moved unless a test wants it. */
+	b->hot_bytes = 1ull << 40;
+	b->hot_ns = 3600 * 1000000000ull;
 	sem_init(&b->done, 0, 0);
 	assert_int_equal(crypto_init(), 0);
 	assert_int_equal(crypto_key_create(key, &b->master), 0);
@@ -87,8 +91,9 @@ static inline void broker_close(struct broker *b)
 	store_free(b->store);
 	loop_free(b->journal);
 	loop_free(b->store_loop);
+	loop_free(b->extents);
 	loop_free(b->client);
-	b->journal = b->store_loop = b->client = NULL;
+	b->journal = b->store_loop = b->extents = b->client = NULL;
 	b->log = NULL;
 	b->store = NULL;
 }
@@ -109,6 +114,9 @@ static inline int broker_recover(struct broker *b)
 				      .master = b->master,
 				      .checkpoint_bytes = b->checkpoint_bytes,
 				      .checkpoint_ns = b->checkpoint_ns,
+				      .hot_bytes = b->hot_bytes,
+				      .hot_ns = b->hot_ns,
+				      .extent_bytes = b->extent_bytes,
 				      .failed = broker_failed,
 				      .ctx = b};
 	int err;
@@ -130,9 +138,11 @@ static inline void broker_start(struct broker *b)
 {
 	assert_int_equal(loop_create(b->io, "journal", &b->journal), 0);
 	assert_int_equal(loop_create(b->io, "store", &b->store_loop), 0);
+	assert_int_equal(loop_create(b->io, "extents", &b->extents), 0);
 	assert_int_equal(loop_create(b->io, "client", &b->client), 0);
 	assert_int_equal(log_start(b->log, b->journal), 0);
-	assert_int_equal(store_start(b->store, b->store_loop), 0);
+	assert_int_equal(store_start(b->store, b->store_loop, b->extents), 0);
+	assert_int_equal(loop_start(b->extents, NULL, NULL), 0);
 	assert_int_equal(loop_start(b->store_loop, NULL, NULL), 0);
 	assert_int_equal(loop_start(b->journal, NULL, NULL), 0);
 	assert_int_equal(loop_start(b->client, NULL, NULL), 0);
@@ -177,6 +187,8 @@ static inline void broker_stop(struct broker *b)
 	loop_join(b->journal);
 	loop_stop(b->store_loop);
 	loop_join(b->store_loop);
+	loop_stop(b->extents);
+	loop_join(b->extents);
 	loop_stop(b->client);
 	loop_join(b->client);
 	broker_close(b);
@@ -231,8 +243,7 @@ static inline void broker_append(struct broker *b, struct pending *all,
 	broker_wait(b);
 	for (uint32_t i = 0; i < count; i++) {
 		assert_int_equal(all[i].append.err, 0);
-		model_apply(&b->model, &all[i].op, all[i].append.lsn,
-			    &all[i].append.loc);
+		model_apply(&b->model, &all[i].op, &all[i].append.loc);
 	}
 }
 
@@ -291,14 +302,19 @@ static inline void broker_fill(struct broker *b, unsigned messages,
 static inline void broker_drain(struct broker *b)
 {
 	struct pending *p = calloc(1, sizeof(*p));
-	struct record_purge purge = {.queue = b->model.queues[0].id,
-				     .upto = UINT64_MAX};
+	struct record_range all = {record_ref(0, 1), record_ref(1, 0) - 1};
+	struct record_ack ack = {.queue = b->model.queues[0].id,
+				 .bytes = b->model.queues[0].bytes,
+				 .range_count = 1,
+				 .ranges = &all};
 
 	assert_non_null(p);
-	p->op.type = RECORD_PURGE;
-	p->op.queue = purge.queue;
-	p->op.upto = purge.upto;
-	p->op.meta_len = (uint32_t)record_purge_encode(&purge, p->op.meta);
+	p->op.type = RECORD_ACK;
+	p->op.queue = ack.queue;
+	p->op.bytes = ack.bytes;
+	p->op.ranges[0] = all;
+	p->op.range_count = 1;
+	p->op.meta_len = (uint32_t)record_ack_encode(&ack, p->op.meta);
 	broker_append(b, p, 1);
 	free(p);
 }
@@ -318,29 +334,28 @@ static inline bool broker_until(struct broker *b, bool (*so)(struct broker *))
 	return true;
 }
 
-struct comparison {
-	struct model *model;
-	const struct model_queue *queue;
-	size_t at;
-};
-
-static inline int compare_message(void *ctx, const struct store_message *m)
+static inline int compare_queue(void *ctx, const struct store_queue *q)
 {
-	struct comparison *c = ctx;
-
-	assert_true(c->at < c->queue->count);
-	model_assert_message(c->model, &c->queue->messages[c->at++], m);
-	return 0;
-}
-
-static inline int compare_queue(void *ctx, const struct record_queue *q)
-{
-	const struct model_queue *want = model_queue(ctx, q->id);
+	const struct model_queue *want = model_queue(ctx, q->record.id);
+	uint64_t messages = 0;
 
 	assert_non_null(want);
-	assert_int_equal(q->flags, want->flags);
-	assert_int_equal(q->name_len, strlen(want->name));
-	assert_memory_equal(q->name, want->name, q->name_len);
+	assert_int_equal(q->record.flags, want->flags);
+	assert_int_equal(q->record.name_len, strlen(want->name));
+	assert_memory_equal(q->record.name, want->name, q->record.name_len);
+	assert_int_equal(q->messages, want->count);
+	assert_int_equal(q->bytes, want->bytes);
+	for (unsigned p = 0; p < RECORD_PRIORITIES; p++) {
+		const struct store_lane *lane = &q->lanes[p];
+
+		assert_int_equal(lane->next,
+				 record_ref(p, want->numbers[p] + 1));
+		assert_true(lane->first <= lane->next);
+		if (!lane->messages)
+			assert_int_equal(lane->first, lane->next);
+		messages += lane->messages;
+	}
+	assert_int_equal(messages, q->messages);
 	return 0;
 }
 
@@ -352,22 +367,64 @@ static inline int count_address(void *ctx, const struct record_address *a)
 	return 0;
 }
 
+/* What the state has of it, unless it has been moved to an extent file: then
+ * only that it is there. */
+static inline void compare_message(struct broker *b,
+				   const struct state_queue *q,
+				   const struct model_message *want)
+{
+	struct state *s = &b->store->state;
+	struct state_lane *lane = q->lanes[record_ref_priority(want->ref)];
+	const struct entry *e;
+	const struct detail *detail;
+	struct state_run *run;
+	struct log_loc loc;
+	size_t index;
+
+	assert_non_null(lane);
+	e = entries_find(&lane->entries, want->ref);
+	if (!e) {
+		run = state_run_from(lane, want->ref, &index);
+		assert_true(run && run->first <= want->ref);
+		assert_int_equal(state_run_detail(s, run, &detail), 0);
+		if (detail)
+			assert_false(detail_is_gone(
+				detail, (uint32_t)(want->ref - run->first)));
+		return;
+	}
+	assert_int_equal(e->arrived_ms, want->props.arrived_ms);
+	assert_int_equal(e->expiry_ms, want->props.expiry_ms);
+	assert_int_equal(state_entry_bytes(e), want->bytes);
+	model_assert_notes(&want->notes, e->deliveries,
+			   e->more ? e->more->extra_len : 0,
+			   e->more ? e->more->data : NULL);
+	assert_int_equal(e->more && e->more->upload ? e->more->upload->id : 0,
+			 want->upload);
+	if (want->upload)
+		return;
+	loc = state_loc(s, &e->place);
+	model_assert_loc(&loc, &want->loc);
+}
+
+/* Between store_recover() and store_start(). */
 static inline void broker_compare(struct broker *b)
 {
 	struct model *m = &b->model;
 	size_t addresses = 0, want = 0;
 
+	state_check(&b->store->state);
 	assert_int_equal(store_each_queue(b->store, compare_queue, m), 0);
 	for (size_t i = 0; i < MODEL_PLACES; i++) {
-		struct comparison c = {m, &m->queues[i], 0};
+		const struct model_queue *have = &m->queues[i];
+		const struct state_queue *q =
+			idmap_get(&b->store->state.queues, have->id);
 
 		want += m->addresses[i].id != 0;
-		if (!c.queue->id)
+		if (!have->id)
 			continue;
-		assert_int_equal(store_each_message(b->store, c.queue->id,
-						    compare_message, &c),
-				 0);
-		assert_int_equal(c.at, c.queue->count);
+		assert_non_null(q);
+		for (size_t k = 0; k < have->count; k++)
+			compare_message(b, q, &have->messages[k]);
 	}
 	assert_int_equal(
 		store_each_address(b->store, count_address, &addresses), 0);

@@ -35,6 +35,37 @@ TEST("after any records and restarts the store is what a model says")
 	broker_fini(&b);
 }
 
+static bool has_moved(struct broker *b)
+{
+	return store_stats(b->store)->copied_messages > 0 &&
+	       store_stats(b->store)->extent_files > 0;
+}
+
+TEST("on threads of their own messages are moved, and moved again")
+{
+	struct broker b;
+
+	broker_init(&b);
+	b.checkpoint_bytes = 300 * 1024;
+	b.hot_bytes = 1;
+	b.extent_bytes = 512 * 1024;
+	for (unsigned round = 0; round < 4; round++) {
+		assert_int_equal(broker_recover(&b), 0);
+		assert_null(store_warning(b.store));
+		broker_compare(&b);
+		broker_start(&b);
+		do
+			broker_random(&b, 40);
+		while (!b.failed && !has_moved(&b));
+		assert_int_equal(b.failed, 0);
+		broker_stop(&b);
+	}
+	assert_int_equal(broker_recover(&b), 0);
+	broker_compare(&b);
+	broker_close(&b);
+	broker_fini(&b);
+}
+
 static bool made_three(struct broker *b)
 {
 	return store_stats(b->store)->checkpoints >= 3 &&
@@ -570,9 +601,9 @@ static void victim(struct broker *b, struct shared *s)
 	}
 }
 
-static int find_queue(void *ctx, const struct record_queue *q)
+static int find_queue(void *ctx, const struct store_queue *q)
 {
-	*(uint64_t *)ctx = q->id;
+	*(uint64_t *)ctx = q->record.id;
 	return 0;
 }
 
