@@ -96,6 +96,7 @@ help:
 	@echo 'make sim        simulation with the fixed seeds'
 	@echo 'make soak       long runs: many seeds, many kills   [SIM_SEEDS=10000 KILL_CYCLES=1000]'
 	@echo 'make fuzz       every fuzz target under libFuzzer   [FUZZ_SECONDS=30]'
+	@echo 'make lab        power cuts on a real ext4, in user-mode-linux guests   [LAB_CUTS=200]'
 	@echo 'make bench      measure the journal and the broker (bench/README.md)'
 
 .PHONY: deps
@@ -130,6 +131,12 @@ unit asan tsan sim soak:
 fuzz:
 	@tools/dev/deps fuzz
 	@tools/dev/run-tests fuzz
+
+# Skipped, with a word, where no guest can run.
+.PHONY: lab
+lab:
+	$(SUBMAKE) all
+	@BUILD=$(BUILD) tests/lab/powercut.py || [ $$? -eq 77 ]
 
 .PHONY: bench
 bench:
