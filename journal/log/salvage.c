@@ -393,7 +393,7 @@ static int look_ahead(struct log_salvage *s)
 {
 	for (size_t i = 0; i < s->count; i++) {
 		struct salvage_segment *seg = &s->segments[i];
-		struct log_frame f;
+		struct log_frame f = {0};
 		int err;
 
 		/* One that begins is enough for its epoch. */

@@ -357,7 +357,7 @@ static int run_message(struct lane_walk *w, const struct run_item *item)
 	const struct detail_change *change;
 	struct salvage_message m = {0};
 	const struct detail *detail;
-	struct extent_message x;
+	struct extent_message x = {0};
 	const uint8_t *data;
 	int err = state_run_detail(&r->m->state, w->run, &detail);
 
