@@ -167,7 +167,8 @@ static enum model_queue origin_queue(struct model *m,
 			const struct model_copy *c =
 				&message_of(m, s->id)->copies[q];
 
-			if (c->possible && c->dead_possible && !c->found)
+			if (c->possible && c->dead_possible && !c->found &&
+			    !c->held && !c->gone)
 				return q;
 		}
 	for (unsigned q = 0; q < MODEL_ORIGINS; q++) {
@@ -189,11 +190,10 @@ struct model_copy *model_find(struct model *m, const struct model_seen *s)
 }
 
 /* Can this copy be where it was seen? */
-static struct model_copy *check_place(struct model *m,
-				      const struct model_seen *s)
+static void check_place(struct model *m, const struct model_seen *s,
+			const struct model_copy *c)
 {
 	struct model_message *msg = message_of(m, s->id);
-	struct model_copy *c = model_find(m, s);
 	const char *name = queue_names[s->queue];
 
 	if (!c->possible)
@@ -216,7 +216,6 @@ static struct model_copy *check_place(struct model *m,
 	if (s->queue < MODEL_ORIGINS && c->dead)
 		model_fail("message %llu is in %s again, and was a dead letter",
 			   ID(s->id), name);
-	return c;
 }
 
 /* Counts do not go down while this incarnation lives, nor below what was
@@ -262,8 +261,9 @@ static void check_first(struct model *m, const struct model_seen *s,
 
 struct model_copy *model_delivered(struct model *m, const struct model_seen *s)
 {
-	struct model_copy *c = check_place(m, s);
+	struct model_copy *c = model_find(m, s);
 
+	check_place(m, s, c);
 	check_attempts(c, s);
 	if (c->held)
 		model_fail("message %llu of %s is with two consumers",
@@ -443,18 +443,19 @@ void model_census_begin(struct model *m)
 	memset(m->lowest, UINT8_MAX, sizeof(m->lowest));
 }
 
-struct model_copy *model_census_see(struct model *m, const struct model_seen *s)
+void model_census_see(struct model *m, const struct model_seen *s,
+		      struct model_copy *c)
 {
-	struct model_copy *c = check_place(m, s);
-	const struct model_message *msg = &m->messages[s->id - 1];
+	const struct model_message *msg = message_of(m, s->id);
 	uint64_t *last;
 
+	check_place(m, s, c);
 	if (c->found++)
 		model_fail("message %llu of %s is there twice, now in %s",
-			   ID(s->id), queue_names[origin_queue(m, s)],
+			   ID(s->id), queue_names[c - msg->copies],
 			   queue_names[s->queue]);
 	if (s->queue >= MODEL_ORIGINS)
-		return c;
+		return;
 	if (msg->priority > m->lowest[s->queue])
 		model_fail("in %s message %llu of priority %u comes behind one "
 			   "of priority %u",
@@ -464,14 +465,13 @@ struct model_copy *model_census_see(struct model *m, const struct model_seen *s)
 	/* After a start a queue is in the order of the journal; the pieces of
 	 * a large message precede it there by any time. */
 	if (msg->large)
-		return c;
+		return;
 	last = last_of(m->last_found[s->queue], msg);
 	if (*last > s->id)
 		model_fail("in %s message %llu comes behind %llu of the same "
 			   "producer",
 			   queue_names[s->queue], ID(s->id), ID(*last));
 	*last = s->id;
-	return c;
 }
 
 void model_census_end(struct model *m, uint64_t now_ms, uint64_t unserved)

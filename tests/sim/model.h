@@ -170,8 +170,10 @@ void model_quiet(struct model *);
 /* ---- a census of a recovered broker ---- */
 
 void model_census_begin(struct model *);
-/* One message that is there, in the order of its queue. */
-struct model_copy *model_census_see(struct model *, const struct model_seen *);
+/* One message that is there, in the order of its queue; the copy that it was
+ * delivered as. */
+void model_census_see(struct model *, const struct model_seen *,
+		      struct model_copy *);
 /* All have been seen; `unserved`: messages that the broker counts and does
  * not deliver, right only for a damaged disk. */
 void model_census_end(struct model *, uint64_t now_ms, uint64_t unserved);

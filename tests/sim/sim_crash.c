@@ -185,13 +185,17 @@ static int replay(int argc, char **argv)
 	int code = trial_fork(&t, &report);
 
 	printf("%sexit %d: %llu lives, %llu mutations, %llu steps; "
-	       "%llu confirmed, %llu delivered, %llu acknowledged\n",
+	       "%llu confirmed, %llu delivered, %llu acknowledged; "
+	       "%llu moved, %llu read back, %llu spills\n",
 	       trial_output(), code, (unsigned long long)report.lives,
 	       (unsigned long long)report.mutations,
 	       (unsigned long long)report.steps,
 	       (unsigned long long)report.confirmed,
 	       (unsigned long long)report.delivered,
-	       (unsigned long long)report.acked);
+	       (unsigned long long)report.acked,
+	       (unsigned long long)report.copied,
+	       (unsigned long long)report.fetched,
+	       (unsigned long long)report.spilled);
 	return code;
 }
 

@@ -91,7 +91,7 @@ static void options_random_store(struct course *c)
 	c->rig.hot_bytes = sim_chance(s, 700000) ? 1 : 3 << 20;
 	c->rig.hot_ns = (uint64_t)1000000 << sim_below(s, 14);
 	c->rig.extent_bytes = (uint64_t)20000 << sim_below(s, 9);
-	c->rig.store_memory_bytes = (uint64_t)4000 << sim_below(s, 8);
+	c->rig.store_memory_bytes = (uint64_t)1000 << sim_below(s, 10);
 	c->rig.expiry_scan_ns = (uint64_t)20000000 << sim_below(s, 10);
 	if (sim_chance(s, 200000))
 		c->rig.scrub_ns = (uint64_t)100000000 << sim_below(s, 6);
@@ -266,6 +266,16 @@ static void course_interrupted(struct course *c, struct rig *r)
 	model_crash(&c->model);
 }
 
+static void course_count(struct course *c, const struct rig *r)
+{
+	const struct store_stats *s = store_stats(r->store);
+
+	c->report->copied += s->copied_messages;
+	c->report->fetched += s->fetched_messages;
+	c->report->spilled += s->index_spills;
+	c->report->damage += s->damage;
+}
+
 static void course_end_life(struct course *c, struct rig *r)
 {
 	uint64_t dice =
@@ -313,6 +323,7 @@ static void course_run(struct course *c, enum phase phase)
 		if (!r)
 			continue;
 		done = course_phase(c, r, phase);
+		course_count(c, r);
 		if (rig_is_dead(r))
 			course_interrupted(c, r);
 		else

@@ -39,6 +39,9 @@ struct trial_report {
 	uint64_t allocations; /* TRIAL_MEMORY: until it came to its end */
 	uint64_t steps;	      /* of the world, while the first broker worked */
 	uint64_t confirmed, acked, delivered, lives;
+	/* What the store did: messages moved to extents and read back, details
+	 * spilled to the index, places of damage named. */
+	uint64_t copied, fetched, spilled, damage;
 };
 
 const char *trial_mode_name(enum trial_mode);
