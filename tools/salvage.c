@@ -55,7 +55,7 @@ static void on_missing(void *ctx, const struct salvage_missing *m)
 	bool is_ref = m->kind == SALVAGE_MESSAGES;
 	uint64_t first = is_ref ? record_ref_number(m->first) : m->first;
 	uint64_t last = is_ref ? record_ref_number(m->last) : m->last;
-	json_t *name = json_string(m->name);
+	json_t *name = json_stringn(m->name, m->name_len);
 	json_t *row = json_pack(
 		"{s:s, s:o, s:I, s:I, s:I, s:I, s:s, s:I, s:s}", "kind",
 		kinds[m->kind], "queue", name ? name : json_string(""),

@@ -97,6 +97,7 @@ static int tell_part(void *ctx, uint64_t first, uint64_t last)
 		.kind = SALVAGE_MESSAGES,
 		.queue = row->queue,
 		.name = q ? q->name : "",
+		.name_len = q ? q->record.name_len : 0,
 		.first = record_ref(priority, first),
 		.last = record_ref(priority, last),
 		.offset = row->offset,
@@ -464,8 +465,11 @@ static int open_source(struct salvage *s)
 
 static int copy_all(struct salvage *s)
 {
-	int err = salvage_model_load(&s->model);
+	int err = salvage_reader_create(&s->model, &s->reader);
 
+	s->model.reader = s->reader;
+	if (!err)
+		err = salvage_model_load(&s->model);
 	if (err)
 		return err;
 	s->next_id = s->model.state.next_id;
@@ -474,9 +478,7 @@ static int copy_all(struct salvage *s)
 		s->next_id += 1ull << 32;
 	s->visit = (struct salvage_visit){
 		.message = on_message, .missing = on_missing, .ctx = s};
-	err = salvage_reader_create(&s->model, &s->reader);
-	if (!err)
-		err = salvage_target_open(s->options, s->why, &s->target);
+	err = salvage_target_open(s->options, s->why, &s->target);
 	if (!err)
 		err = write_names(s);
 	if (!err)

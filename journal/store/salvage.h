@@ -39,8 +39,9 @@ enum salvage_kind {
 
 struct salvage_missing {
 	enum salvage_kind kind;
-	uint64_t queue;	      /* id; 0: not known */
-	const char *name;     /* of the queue, or "" */
+	uint64_t queue;	  /* id; 0: not known */
+	const char *name; /* of the queue, not terminated */
+	uint16_t name_len;
 	uint64_t first, last; /* refs, or LSNs; 0: not known */
 	char file[64];	      /* "" or as in the directory */
 	uint64_t offset;

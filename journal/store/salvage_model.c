@@ -167,6 +167,11 @@ static int lost_records(void *ctx, const struct log_lost *lost)
 
 /* ---- names ---- */
 
+static uint16_t nameless(uint64_t id, char name[32])
+{
+	return (uint16_t)snprintf(name, 32, "salvaged-%" PRIu64, id);
+}
+
 static int nameless_address(struct salvage_model *m, uint64_t id)
 {
 	char name[32];
@@ -215,7 +220,6 @@ static int apply(struct salvage_model *m, const struct log_record *rec)
 	int err = state_apply(&m->state, rec);
 
 	if (err) {
-		m->state_is_void = true;
 		snprintf(m->why, SALVAGE_WHY_BYTES,
 			 "record %" PRIu64 " cannot be understood: %s",
 			 rec->lsn,
@@ -235,14 +239,14 @@ static int apply_changed(struct salvage_model *m, const struct log_record *rec,
 }
 
 static bool has_upload(const struct salvage_model *m, uint64_t id,
-		       uint32_t piece_count)
+		       uint32_t piece_count, uint64_t bytes)
 {
 	const struct state_upload *u;
 
 	if (!id)
 		return true;
 	u = idmap_get(&m->state.uploads, id);
-	return u && u->piece_count == piece_count;
+	return u && u->piece_count == piece_count && u->bytes == bytes;
 }
 
 /* A message that cannot be put together still has its numbers. */
@@ -265,6 +269,7 @@ static int count_lost(struct salvage_model *m, uint64_t queue,
 	if (err)
 		return err;
 	missing.name = q->name;
+	missing.name_len = q->record.name_len;
 	missing.first = missing.last = record_ref(priority, lane->next++);
 	salvage_file_name(rec->loc.segment, missing.file);
 	m->result->missing++;
@@ -280,7 +285,7 @@ static int take_enqueue(struct salvage_model *m, const struct log_record *rec)
 
 	if (err)
 		return apply(m, rec);
-	whole = has_upload(m, e.upload, e.piece_count);
+	whole = has_upload(m, e.upload, e.piece_count, e.bytes);
 	for (uint32_t i = 0; !err && i < e.target_count; i++) {
 		uint64_t queue = record_enqueue_target(&e, i);
 
@@ -314,7 +319,7 @@ static int take_move(struct salvage_model *m, const struct log_record *rec)
 	targets = malloc(v.target_count * sizeof(*targets));
 	meta = malloc(record_move_room(&v));
 	err = targets && meta ? 0 : -ENOMEM;
-	whole = has_upload(m, v.upload, v.piece_count);
+	whole = has_upload(m, v.upload, v.piece_count, v.bytes);
 	for (uint32_t i = 0; !err && i < v.target_count; i++) {
 		targets[i] = record_move_target(&v, i);
 		err = salvage_model_nameless(m, targets[i]);
@@ -405,14 +410,58 @@ static int take_piece(struct salvage_model *m, const struct log_record *rec)
 	return apply(m, rec);
 }
 
+/* The name of what had lost it. */
+static int name_queue(struct salvage_model *m, const struct record_queue *q)
+{
+	struct state_queue *n = idmap_get(&m->state.queues, q->id), *grown;
+	int err;
+
+	if (!n || n->record.address != q->id || q->address == q->id)
+		return 0;
+	idmap_take(&m->state.queues, q->id);
+	/* The name is its last member. */
+	grown = realloc(n, sizeof(*n) + q->name_len);
+	if (grown)
+		n = grown;
+	err = idmap_put(&m->state.queues, q->id, n);
+	ASSERT(!err); /* there is room where something was taken */
+	if (!grown)
+		return -ENOMEM;
+	m->result->nameless--;
+	n->record = *q;
+	n->record.name = n->name;
+	memcpy(n->name, q->name, q->name_len);
+	free(idmap_take(&m->state.addresses, q->id));
+	return 0;
+}
+
 static int take_queue(struct salvage_model *m, const struct log_record *rec)
 {
 	struct record_queue q;
 	int err = record_queue_decode(rec->meta, rec->meta_len, &q);
 
+	if (err)
+		return apply(m, rec);
+	err = nameless_address(m, q.address);
 	if (!err)
-		err = nameless_address(m, q.address);
-	return err && err != -E_CORRUPT ? err : apply(m, rec);
+		err = name_queue(m, &q);
+	return err ? err : apply(m, rec);
+}
+
+static int take_address(struct salvage_model *m, const struct log_record *rec)
+{
+	struct record_address a;
+	struct state_address *had;
+	char name[32];
+	int len, err = record_address_decode(rec->meta, rec->meta_len, &a);
+
+	if (err)
+		return apply(m, rec);
+	had = idmap_get(&m->state.addresses, a.id);
+	len = nameless(a.id, name);
+	if (had && had->record.name_len == len && !memcmp(had->name, name, len))
+		free(idmap_take(&m->state.addresses, a.id));
+	return apply(m, rec);
 }
 
 static int take_queue_gone(struct salvage_model *m,
@@ -428,20 +477,146 @@ static int take_queue_gone(struct salvage_model *m,
 
 struct keeping {
 	struct salvage_model *m;
+	const struct log_record *rec;
+	uint64_t file;
 	struct record_run *runs;
 	struct record_piece_place *pieces;
 	uint32_t run_count, piece_count;
 };
+
+/* A run in the making: what of its range is not in it has left before, though
+ * the record that said so may be lost. */
+struct copied {
+	struct salvage_model *m;
+	const struct record_run *run;
+	uint64_t next, end; /* refs */
+	struct ranges left;
+};
+
+static int note_upload(void *ctx, uint64_t ref, const struct entry *e)
+{
+	struct copied *c = ctx;
+	int err = 0;
+
+	if (ref >= c->end)
+		return 1;
+	/* These are never copied. */
+	if (!e->more || !e->more->upload)
+		return 0;
+	if (ref > c->next)
+		err = ranges_add(&c->left, c->next, ref - 1);
+	c->next = ref + 1;
+	return err;
+}
+
+/* Everything before `end` that has not been told yet. */
+static int note_left(struct copied *c, uint64_t end)
+{
+	const struct state_queue *q =
+		idmap_get(&c->m->state.queues, c->run->queue);
+	const struct state_lane *lane =
+		q ? q->lanes[record_ref_priority(c->run->first)] : NULL;
+	int err = 0;
+
+	c->end = end;
+	if (lane && c->next < end)
+		err = entries_each_from(&lane->entries, c->next, note_upload,
+					c);
+	if (err >= 0 && c->next < end)
+		err = ranges_add(&c->left, c->next, end - 1);
+	return err < 0 ? err : 0;
+}
+
+static int note_copied(void *ctx, uint32_t at)
+{
+	struct copied *c = ctx;
+	int err = note_left(c, c->run->first + at);
+
+	c->next = c->run->first + at + 1;
+	return err;
+}
+
+static int apply_left(struct copied *c, const struct log_record *rec)
+{
+	int err = 0;
+
+	for (size_t i = 0; !err && i < c->left.count; i++) {
+		const struct record_range range = {c->left.items[i].first,
+						   c->left.items[i].last};
+		const struct record_ack ack = {.queue = c->run->queue,
+					       .range_count = 1,
+					       .ranges = &range};
+		struct log_record made = *rec;
+		uint8_t meta[64];
+
+		ASSERT(record_ack_room(1) <= sizeof(meta));
+		made.type = RECORD_ACK;
+		made.meta = meta;
+		made.meta_len = (uint32_t)record_ack_encode(&ack, meta);
+		err = apply(c->m, &made);
+	}
+	return err;
+}
+
+/* Whether an older run lies only partly in the new one.  Runs move as a
+ * whole, so a record in between is lost. */
+static int is_torn(struct salvage_model *m, const struct record_run *run,
+		   bool *ret)
+{
+	const struct state_queue *q = idmap_get(&m->state.queues, run->queue);
+	const struct state_lane *lane =
+		q ? q->lanes[record_ref_priority(run->first)] : NULL;
+	uint64_t last = run->first + run->span - 1;
+	const struct detail *detail;
+	int err = 0;
+
+	*ret = false;
+	for (size_t i = lane ? lane->run_head : 0;
+	     !err && lane && i < lane->run_end; i++) {
+		struct state_run *old = lane->runs[i];
+
+		if (old->first > last)
+			break;
+		if (old->first + old->span <= run->first)
+			continue;
+		err = state_run_detail(&m->state, old, &detail);
+		for (uint32_t at = 0; !err && !*ret && at < old->span; at++) {
+			uint64_t ref = old->first + at;
+
+			*ret = (ref < run->first || ref > last) &&
+			       !(detail && detail_is_gone(detail, at));
+		}
+	}
+	return err;
+}
 
 /* Where true numbers are not known a message stays where it was written: that
  * segment is kept until two checkpoints lie behind. */
 static int keep_run(void *ctx, const struct record_run *run)
 {
 	struct keeping *k = ctx;
+	struct copied c = {.m = k->m, .run = run, .next = run->first};
+	bool torn = false;
+	int err;
 
-	if (!is_loose(k->m, run->queue, run->first + run->span - 1))
+	if (is_loose(k->m, run->queue, run->first + run->span - 1))
+		return 0;
+	err = salvage_read_refs(k->m->reader, k->file, run, note_copied, &c);
+	if (!err)
+		err = note_left(&c, run->first + run->span);
+	if (err && err != -ENOMEM) {
+		/* Not readable: of no use to anybody. */
+		ranges_fini(&c.left);
+		return 0;
+	}
+	if (!err)
+		err = is_torn(k->m, run, &torn);
+	if (!err && !torn)
+		err = apply_left(&c, k->rec);
+	if (!err && !torn)
 		k->runs[k->run_count++] = *run;
-	return 0;
+	ranges_fini(&c.left);
+	return err;
 }
 
 static int keep_piece(void *ctx, const struct record_piece_place *p)
@@ -457,13 +632,14 @@ static int keep_piece(void *ctx, const struct record_piece_place *p)
 
 static int take_extents(struct salvage_model *m, const struct log_record *rec)
 {
-	struct keeping k = {.m = m};
+	struct keeping k = {.m = m, .rec = rec};
 	struct record_extents x;
 	uint8_t *meta = NULL;
 	int err = record_extents_decode(rec->meta, rec->meta_len, &x);
 
 	if (err)
 		return apply(m, rec);
+	k.file = x.file;
 	k.runs = calloc(x.run_count + 1, sizeof(*k.runs));
 	k.pieces = calloc(x.piece_count + 1, sizeof(*k.pieces));
 	meta = malloc(record_extents_room(&x));
@@ -501,6 +677,8 @@ static int take_record(void *ctx, const struct log_record *rec)
 		return take_count(m, rec);
 	case RECORD_PIECE:
 		return take_piece(m, rec);
+	case RECORD_ADDRESS:
+		return take_address(m, rec);
 	case RECORD_QUEUE:
 		return take_queue(m, rec);
 	case RECORD_QUEUE_GONE:

@@ -27,6 +27,8 @@
 
 #define SALVAGE_SLACK_ANY UINT64_MAX
 
+struct salvage_reader;
+
 struct salvage_zone {
 	uint64_t first; /* number, as counted here */
 	uint64_t slack;
@@ -58,10 +60,11 @@ struct salvage_model {
 	uint64_t gaps;
 	uint64_t doubtful_id; /* ids from here on may be of lost records */
 	char *why;	      /* SALVAGE_WHY_BYTES */
-	bool state_is_void;
+	struct salvage_reader *reader; /* made before loading */
 };
 
-/* Reads what there is.  log and identity are set by the caller. */
+/* Reads what there is.  options, result, identity, log, reader and why are
+ * set by the caller. */
 MUST_CHECK int salvage_model_load(struct salvage_model *);
 void salvage_model_fini(struct salvage_model *);
 enum salvage_verdict salvage_model_verdict(struct salvage_model *,
@@ -86,7 +89,6 @@ struct salvage_message {
 	struct record_origin origin; /* reason 0: never moved */
 };
 
-struct salvage_reader;
 struct salvage_visit {
 	int (*message)(void *ctx, uint64_t queue,
 		       const struct salvage_message *);
@@ -102,6 +104,11 @@ void salvage_reader_free(struct salvage_reader *); /* NULL-safe */
  * Stops at and returns the first non-zero of a visit. */
 MUST_CHECK int salvage_read_queue(struct salvage_reader *, struct state_queue *,
 				  const struct salvage_visit *);
+/* Which messages a run holds, by its number − the run's first. */
+MUST_CHECK int salvage_read_refs(struct salvage_reader *, uint64_t file,
+				 const struct record_run *,
+				 int (*each)(void *ctx, uint32_t at),
+				 void *ctx);
 /* One piece of an upload, expanded; borrowed until the next call.
  * -E_CORRUPT and other damage: *ret_file and *ret_offset say where. */
 MUST_CHECK int salvage_read_piece(struct salvage_reader *,

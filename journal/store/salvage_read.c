@@ -422,6 +422,50 @@ static int runs_below(struct lane_walk *w, uint64_t end)
 	return err;
 }
 
+/* ---- a run that the state does not know yet ---- */
+
+struct refs {
+	int (*each)(void *ctx, uint32_t at);
+	void *ctx;
+};
+
+static int tell_ref(void *ctx, uint32_t at, uint32_t offset, uint32_t bytes)
+{
+	const struct refs *refs = ctx;
+
+	return refs->each(refs->ctx, at);
+}
+
+int salvage_read_refs(struct salvage_reader *r, uint64_t file,
+		      const struct record_run *run,
+		      int (*each)(void *ctx, uint32_t at), void *ctx)
+{
+	struct refs refs = {each, ctx};
+	struct extent_head head;
+	const uint8_t *data;
+	uint64_t offset;
+	int err = read_chunks(r, &r->runs, file, run->offset, run->bytes);
+
+	if (!err)
+		err = chunks_at(&r->runs, run->offset, EXTENT_HEAD_BYTES, &data,
+				&offset);
+	if (!err)
+		err = extent_read_head(data, EXTENT_HEAD_BYTES, &head);
+	if (!err && (head.queue != run->queue || head.first != run->first ||
+		     head.bytes != run->bytes ||
+		     head.index_bytes > run->bytes - EXTENT_HEAD_BYTES))
+		err = -E_CORRUPT;
+	if (!err)
+		err = chunks_at(&r->runs, run->offset,
+				EXTENT_HEAD_BYTES + head.index_bytes, &data,
+				&offset);
+	return err ? err
+		   : extent_read_index(&head, data + EXTENT_HEAD_BYTES,
+				       tell_ref, &refs);
+}
+
+/* ---- entries ---- */
+
 static int read_body(struct salvage_reader *r, const struct entry_place *p,
 		     const void **ret)
 {

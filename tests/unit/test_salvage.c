@@ -639,7 +639,8 @@ TEST("a lost record brings back no more than it can make doubtful")
 	}
 }
 
-TEST("records of the journal's beginning that are gone leave the rest usable")
+/* named: a later record tells the queue's name again, as a pause does. */
+static void lose_beginning(bool named)
 {
 	uint64_t a = begin_plain(test_seed());
 	struct names names;
@@ -647,6 +648,11 @@ TEST("records of the journal's beginning that are gone leave the rest usable")
 	for (unsigned i = 0; i < 40; i++)
 		fill(a, 8, 700, 4);
 	assert_true(world_ack(&w, a, 1, 20));
+	if (named) {
+		world_op(&w)->queue = a;
+		model_encode_queue(&w.chain[0].op);
+		assert_true(send_chain());
+	}
 	end_plain();
 	list(&names, "segments");
 	assert_true(names.count > 2);
@@ -654,13 +660,24 @@ TEST("records of the journal's beginning that are gone leave the rest usable")
 	if (salvage())
 		fail_msg("%s", why);
 	assert_true(result.baseless);
-	assert_int_equal(result.nameless, 1);
+	assert_int_equal(result.nameless, !named);
 	assert_true(result.messages > 100);
 	start_on_it();
 	assert_int_equal(w.fetched_count, result.messages);
+	assert_int_equal(w.queue_count, 1);
 	compare_loosely();
 	stop_it();
 	end();
+}
+
+TEST("records of the journal's beginning that are gone leave the rest usable")
+{
+	lose_beginning(false);
+}
+
+TEST("a queue that has lost its name gets it back from any record that has it")
+{
+	lose_beginning(true);
 }
 
 TEST("what was acknowledged in records that can be read does not come again")
@@ -688,6 +705,30 @@ TEST("what was acknowledged in records that can be read does not come again")
 		stop_it();
 		end();
 	}
+}
+
+TEST("any amount of damage anywhere gives what is left, or a reason")
+{
+	unsigned done = 0;
+
+	for (unsigned n = 0; n < 60; n++) {
+		begin(test_seed() + 1000 + n);
+		for (uint64_t k = sim_below(w.sim, 1 + n % 20) + 1; k; k--)
+			sim_disk_rot(sim_disk(w.sim, 0),
+				     sim_chance(w.sim, 200000));
+		if (salvage()) {
+			assert_true(why[0]);
+			end();
+			continue;
+		}
+		done++;
+		start_on_it();
+		if (!result.baseless)
+			compare_loosely();
+		stop_it();
+		end();
+	}
+	assert_true(done > 30);
 }
 
 TEST("a directory of which nothing but names is left gives an empty broker")
