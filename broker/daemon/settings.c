@@ -304,7 +304,7 @@ static const struct config_key keys[] = {
 	 .help = "Publishing stops before the disk has less than this."},
 
 	{"store.hot_size", CONFIG_SIZE, 0, AT(store.hot_bytes),
-	 .fallback = "512MiB", .least = MIB, .most = 1024 * TIB,
+	 .fallback = "4GiB", .least = MIB, .most = 1024 * TIB,
 	 .help = "So much closed journal is left alone before what is still "
 		 "queued in it is moved to extent files."},
 	{"store.hot_time", CONFIG_DURATION, 0, AT(store.hot_ns),

@@ -10,8 +10,11 @@
  * Due are, in this order: the oldest closed segments, while more is known of
  * single messages than there is memory for (then the active one, too), while
  * closed segments hold more than hot_bytes, or when they were closed hot_ns
- * ago; extent files less than half live; many small ones.  Without space for
- * another segment: only what gives back more than it takes, cheapest first.
+ * ago; the emptiest of them, while what is dead in them is more than a
+ * sixteenth of hot_bytes: a backlog that grows is not copied while nothing
+ * would be gained; extent files less than half live; many small ones.  Without
+ * space for another segment: only what gives back more than it takes, cheapest
+ * first.
  *
  * Crash argument.  (1) The file is synced, with its directory, before the
  * record is appended: a committed record names a file that is whole.  (2)
@@ -33,6 +36,7 @@
 #define PASSED_MAX 64u
 /* Runs that a plan may give beyond what it was told: see victim_plan(). */
 #define RUN_SLACK (2u * (COPY_BYTES_MAX / EXTENT_RUN_BYTES) + 8u)
+#define DEAD_RATIO 16u	    /* of hot_bytes, what may be dead in it */
 #define SMALL_FILES_MIN 16u /* worth a merge */
 #define SMALL_RATIO 8u	    /* of extent_bytes */
 #define SMALL_BYTES_MIN (32u * 1024u)
@@ -225,6 +229,35 @@ static bool is_crowded(const struct compact *c, const struct candidate *active)
 	return f && entry_memory(f->live) > s->options.memory_bytes / 4;
 }
 
+/* The closed one with the largest dead share, if they are worth it together. */
+static const struct candidate *emptiest(const struct compact *c)
+{
+	const struct candidate *best = NULL;
+	uint64_t all_dead = 0;
+	double best_share = 0;
+
+	for (size_t i = 0; i < c->candidate_count; i++) {
+		const struct candidate *found = &c->candidates[i];
+		const struct state_file *f =
+			state_find_file(&c->store->state, found->key);
+		uint64_t live = f ? f->live_bytes : 0, dead;
+		double share;
+
+		if (found->active || is_set_aside(c, found->key) ||
+		    live >= found->bytes)
+			continue;
+		dead = found->bytes - live;
+		share = (double)dead / (double)found->bytes;
+		all_dead += dead;
+		if (share > best_share) {
+			best = found;
+			best_share = share;
+		}
+	}
+	return all_dead > c->store->options.hot_bytes / DEAD_RATIO ? best
+								   : NULL;
+}
+
 static const struct candidate *choose_segment(const struct compact *c)
 {
 	const struct store_options *o = &c->store->options;
@@ -238,7 +271,9 @@ static const struct candidate *choose_segment(const struct compact *c)
 	if (first && (pressed || closed_bytes > o->hot_bytes ||
 		      loop_now_ns(c->store->loop) - first->closed_ns >= old_ns))
 		return first;
-	return pressed && active && is_crowded(c, active) ? active : NULL;
+	if (pressed && active && is_crowded(c, active))
+		return active;
+	return emptiest(c);
 }
 
 static bool is_extent_victim(const struct compact *c,

@@ -27,7 +27,7 @@
  * checkpoints give segments back. */
 #define CHECKPOINT_BYTES_URGENT (1024u * 1024u)
 #define MEMORY_BYTES_DEFAULT (64u * 1024u * 1024u)
-#define HOT_BYTES_DEFAULT (512u * 1024u * 1024u)
+#define HOT_BYTES_DEFAULT (4ull * 1024u * 1024u * 1024u)
 #define HOT_NS_DEFAULT (60u * 1000000000ull)
 #define EXTENT_BYTES_DEFAULT (64u * 1024u * 1024u)
 #define EXTENT_BYTES_MAX (1024u * 1024u * 1024u)
@@ -588,7 +588,7 @@ struct state *store_now(struct store *s)
 		return NULL;
 	update_stats(s);
 	entry_bytes = s->state.entry_count * sizeof(struct entry);
-	s->behind = entry_bytes / 2 > s->options.memory_bytes;
+	s->behind = entry_bytes - entry_bytes / 5 > s->options.memory_bytes;
 	return &s->state;
 }
 

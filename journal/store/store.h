@@ -26,15 +26,16 @@ struct store_options {
 	const char *dir; /* the log's directory, copied; checkpoints/ and
 			    extents/ are made in it */
 	const struct crypto_key *master; /* borrowed until store_free() */
-	struct index *index; /* empty; owned by the caller until store_free();
-				NULL: everything stays in memory */
-	uint64_t memory_bytes;	   /* for what is known of queued messages; 0:
-				      64 MiB.  Twice that: store_is_behind() */
+	struct index *index;   /* empty; owned by the caller until store_free();
+				  NULL: everything stays in memory */
+	uint64_t memory_bytes; /* for what is known of queued messages; 0:
+				  64 MiB.  A quarter more:
+				  store_is_behind() */
 	uint64_t checkpoint_bytes; /* of journal between two; 0: 256 MiB */
 	uint64_t checkpoint_ns;	   /* and at most this long; 0: 30 s */
 	/* What of the journal's closed segments is left alone: messages that
 	 * are consumed soon are never copied. */
-	uint64_t hot_bytes;    /* 0: 512 MiB */
+	uint64_t hot_bytes;    /* 0: 4 GiB; of it a sixteenth may be dead */
 	uint64_t hot_ns;       /* 0: 60 s */
 	uint64_t extent_bytes; /* an extent file is closed once this large; 0:
 				  64 MiB */
@@ -179,13 +180,13 @@ void store_read_piece(struct store_reader *, struct store_piece *);
 /* Something acknowledged that cannot be read.  It stays where it is, and is
  * never served; purging or deleting its queue is what removes it. */
 struct store_damage {
-	uint64_t queue;		       /* 0: not known, or several */
-	uint64_t first_ref, last_ref;  /* 0: not known */
-	uint64_t first_lsn, last_lsn;  /* 0: not known (in an extent file) */
-	char file[64];		       /* "segments/…", "extents/…" */
-	uint64_t offset, bytes;	       /* in the file */
+	uint64_t queue;		      /* 0: not known, or several */
+	uint64_t first_ref, last_ref; /* 0: not known */
+	uint64_t first_lsn, last_lsn; /* 0: not known (in an extent file) */
+	char file[64];		      /* "segments/…", "extents/…" */
+	uint64_t offset, bytes;	      /* in the file */
 	int err;
-	uint64_t found_ms;	       /* wall clock, the first time */
+	uint64_t found_ms; /* wall clock, the first time */
 };
 /* [any] Remembers it and logs it once.  found_ms is set here. */
 void store_damage_found(struct store *, const struct store_damage *);
@@ -213,7 +214,7 @@ struct store_stats {
 	_Atomic uint64_t index_spills;
 	_Atomic uint64_t scrub_bytes, scrub_files, scrub_rounds;
 	_Atomic uint64_t scrub_finished_ms; /* wall clock of the last round */
-	_Atomic uint64_t damage; /* places found and still there */
+	_Atomic uint64_t damage;	    /* places found and still there */
 };
 const struct store_stats *store_stats(const struct store *);
 

@@ -46,7 +46,7 @@ TEST("without any setting the defaults are those of the manual")
 	assert_null(s->index_dir);
 	is_percent(s->disk_max_use, 90);
 	assert_int_equal(s->limits.memory_bytes, 0);
-	assert_int_equal(s->store.hot_bytes, 512 * MIB);
+	assert_int_equal(s->store.hot_bytes, 4 * GIB);
 	assert_int_equal(s->store.hot_ns, 60 * SECOND);
 	assert_int_equal(s->store.extent_bytes, 64 * MIB);
 	assert_int_equal(s->scrub.interval_ns, 7 * DAY);
