@@ -24,11 +24,11 @@ CYCLES = int(sys.argv[1] if len(sys.argv) > 1 else
              os.environ.get("BACKLOG_CYCLES", 20))
 SEED = int(os.environ.get("SEED", random.SystemRandom().randrange(1 << 32)))
 LIMITS = {
-    "limits.memory": "2MiB",
+    "limits.memory": "16MiB",
     "journal.segment_size": "1MiB",
     "journal.checkpoint_bytes": "1MiB",
-    "journal.checkpoint_interval": "200ms",
-    "store.hot_size": "2MiB",
+    "journal.checkpoint_interval": "1s",
+    "store.hot_size": "1MiB",
     "store.hot_time": "100ms",
     "store.extent_file_size": "1MiB",
 }
