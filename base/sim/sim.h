@@ -202,7 +202,7 @@ MUST_CHECK int sim_disk_flip(struct sim_disk *, const char *path,
  * As above. */
 MUST_CHECK int sim_disk_spoil(struct sim_disk *, const char *path,
 			      uint64_t offset);
-/* The same somewhere, in any file that holds anything but zeros, by lot.
+/* Flip a bit, or spoil a sector, on any page that is not zeros, by lot.
  * False: there is none. */
 bool sim_disk_rot(struct sim_disk *, bool spoil);
 /* From now on the disk has room for so many bytes; what is there stays. */

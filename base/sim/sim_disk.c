@@ -108,14 +108,17 @@ bool sim_disk_rot(struct sim_disk *d, bool spoil)
 {
 	struct sim_rng *r = &d->sim->fault;
 	struct sim_inode *picked = NULL;
-	uint64_t offset = 0, count = 0, at_offset;
+	uint64_t offset = 0, pages = 0, at_offset;
 
 	list_for_each(at, &d->inodes) {
 		struct sim_inode *inode =
 			list_entry(at, struct sim_inode, link);
 
-		if (!sim_inode_any(inode, &at_offset) ||
-		    sim_rng_below(r, ++count))
+		uint64_t held = sim_inode_pages(inode);
+
+		pages += held;
+		if (sim_rng_below(r, pages) >= held ||
+		    !sim_inode_any(inode, &at_offset))
 			continue;
 		picked = inode;
 		offset = at_offset;

@@ -386,6 +386,15 @@ bool sim_inode_is_bad(const struct sim_inode *inode, size_t len,
 	return false;
 }
 
+uint64_t sim_inode_pages(const struct sim_inode *inode)
+{
+	uint64_t count = 0;
+
+	for (uint64_t i = 0; i < inode->page_count; i++)
+		count += inode->pages[i] != NULL;
+	return count;
+}
+
 bool sim_inode_any(const struct sim_inode *inode, uint64_t *ret_offset)
 {
 	uint64_t first = sim_rng_below(chance_of(inode), inode->page_count);

@@ -196,6 +196,8 @@ void sim_inode_flip(struct sim_inode *, uint64_t offset, unsigned bit);
 void sim_inode_spoil(struct sim_inode *, uint64_t offset);
 /* A spoilt sector is among these bytes. */
 bool sim_inode_is_bad(const struct sim_inode *, size_t len, uint64_t offset);
+/* Those that are not zeros. */
+uint64_t sim_inode_pages(const struct sim_inode *);
 /* Offset of a byte other than zero, by lot; false when there is none. */
 bool sim_inode_any(const struct sim_inode *, uint64_t *ret_offset);
 /* Power cut: a write in flight; then the whole file. */

@@ -276,6 +276,7 @@ struct model_copy *model_delivered(struct model *m, const struct model_seen *s)
 	check_first(m, s, c);
 	c->held = true;
 	c->delivered = true;
+	c->dying &= s->queue >= MODEL_ORIGINS || !m->cramped;
 	c->served_life = m->life;
 	m->delivered++;
 	return c;
@@ -427,7 +428,7 @@ void model_quiet(struct model *m)
 		if (c->held || m->forgetful)
 			continue;
 		c->fails_durable = c->fails_seen;
-		c->dead |= c->dying;
+		c->dead |= c->dying && !m->cramped;
 	}
 }
 

@@ -95,6 +95,8 @@ struct model {
 			   messages is right, serving wrong ones never */
 	bool forgetful; /* memory fails: counts and dead letters, which nobody
 			   confirms, may be left out */
+	bool cramped; /* the disk may be full: what was rejected may stay where
+			 it is, as long as nothing can be made of it */
 	/* Of each producer the last message of each priority, in a census and
 	 * by deliveries. */
 	uint64_t last_found[MODEL_ORIGINS][MODEL_PRODUCERS_MAX][MODEL_LEVELS];

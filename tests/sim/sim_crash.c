@@ -3,13 +3,12 @@
  *
  *	sim_crash --mode cut --seed 1 --at 57	replays one trial
  *
- * SIM_SEEDS is how many random trials are run. */
+ * SIM_SEEDS is how many random trials are run, SIM_FIRST the first seed. */
 #include "tests/unit/test.h"
 
 #include "tests/sim/trial.h"
 
 #include <signal.h>
-#include <time.h>
 
 #define FAILURES_SHOWN_MAX 3
 #define SEEDS_DEFAULT 100
@@ -144,25 +143,68 @@ TEST("a disk that forgets what it confirmed is found out")
 	assert_int_equal(failures, 0);
 }
 
-TEST("random loads and crashes")
+static uint64_t setting(const char *name, uint64_t otherwise)
 {
-	const char *said = getenv("SIM_SEEDS");
-	uint64_t seeds = said ? strtoull(said, NULL, 10) : SEEDS_DEFAULT;
-	time_t begun = time(NULL);
+	const char *said = getenv(name);
+
+	return said && *said ? strtoull(said, NULL, 10) : otherwise;
+}
+
+/* What many trials came to. */
+struct sums {
+	uint64_t served, refused, damaged; /* of trials */
+	uint64_t copied, fetched, spilled; /* of messages and details */
+};
+
+static void run_seeds(enum trial_mode mode, uint64_t count, struct sums *sums)
+{
+	uint64_t first = setting("SIM_FIRST", 1);
 	int failures = 0;
 
-	for (uint64_t seed = 1; seed <= seeds && failures < FAILURES_SHOWN_MAX;
-	     seed++) {
-		struct trial t = {.mode = TRIAL_RANDOM, .seed = seed};
-		int code = trial_fork(&t, NULL);
+	memset(sums, 0, sizeof(*sums));
+	for (uint64_t seed = first;
+	     seed < first + count && failures < FAILURES_SHOWN_MAX; seed++) {
+		struct trial t = {.mode = mode, .seed = seed};
+		struct trial_report report;
+		int code = trial_fork(&t, &report);
 
-		if (code)
+		sums->served += !code;
+		sums->refused += code == TRIAL_REFUSED;
+		sums->damaged += report.damage > 0;
+		sums->copied += report.copied;
+		sums->fetched += report.fetched;
+		sums->spilled += report.spilled;
+		if (code && (mode != TRIAL_ROT || code != TRIAL_REFUSED))
 			failures += show_failure(&t, code);
 	}
-	if (seeds > SEEDS_DEFAULT)
-		printf("%llu seeds in %ld s\n", (unsigned long long)seeds,
-		       (long)(time(NULL) - begun));
 	assert_int_equal(failures, 0);
+}
+
+TEST("random loads and crashes")
+{
+	uint64_t count = setting("SIM_SEEDS", SEEDS_DEFAULT);
+	struct sums sums;
+
+	run_seeds(TRIAL_RANDOM, count, &sums);
+	if (count < SEEDS_DEFAULT)
+		return;
+	/* All of it was in play. */
+	assert_true(sums.copied > count);
+	assert_true(sums.fetched > count);
+	assert_true(sums.spilled > count);
+}
+
+TEST("random loads on a disk that rots and lies: refused, or named, or whole")
+{
+	uint64_t count = setting("SIM_SEEDS", SEEDS_DEFAULT) / 4 + 1;
+	struct sums sums;
+
+	run_seeds(TRIAL_ROT, count, &sums);
+	if (count < SEEDS_DEFAULT / 4)
+		return;
+	assert_true(sums.served > 0);
+	assert_true(sums.refused > 0);
+	assert_true(sums.damaged > 0);
 }
 
 static int replay(int argc, char **argv)

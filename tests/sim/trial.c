@@ -13,7 +13,8 @@ static const char *const mode_names[TRIAL_MODES] = {
 	[TRIAL_KILL] = "kill",	   [TRIAL_EIO] = "eio",
 	[TRIAL_ENOSPC] = "enospc", [TRIAL_LOST] = "lost",
 	[TRIAL_TWICE] = "twice",   [TRIAL_RANDOM] = "random",
-	[TRIAL_MEMORY] = "memory", [TRIAL_ZOMBIE] = "zombie",
+	[TRIAL_ROT] = "rot",	   [TRIAL_MEMORY] = "memory",
+	[TRIAL_ZOMBIE] = "zombie",
 };
 
 const char *trial_mode_name(enum trial_mode mode)
@@ -130,15 +131,20 @@ static void options_random(struct course *c)
 	options_random_store(c);
 }
 
+static bool by_dice(const struct trial *t)
+{
+	return t->mode == TRIAL_RANDOM || t->mode == TRIAL_ROT;
+}
+
 static struct sim_config world_of(const struct trial *t)
 {
 	struct sim_config config = sim_config_calm(t->seed);
 
-	if (t->mode == TRIAL_RANDOM && t->seed % 4)
+	if (by_dice(t) && t->seed % 4)
 		config = sim_config_rough(t->seed);
-	if (t->mode == TRIAL_RANDOM && t->seed % 3)
+	if (by_dice(t) && t->seed % 3)
 		config.interleave_ppm = 300000;
-	if (t->mode != TRIAL_RANDOM && t->seed % 5 == 4)
+	if (!by_dice(t) && t->seed % 5 == 4)
 		config.no_direct = true;
 	return config;
 }
@@ -170,6 +176,7 @@ static void fault_once(struct course *c)
 				  c->trial->at + 1 + c->trial->seed % 2);
 	c->excused = mode == TRIAL_EIO || mode == TRIAL_ENOSPC;
 	c->model.damaged = mode == TRIAL_LOST;
+	c->model.cramped = mode == TRIAL_ENOSPC;
 }
 
 static void fault_random(struct course *c)
@@ -185,12 +192,38 @@ static void fault_random(struct course *c)
 	/* What has not come yet would come on top. */
 	for (unsigned f = SIM_FAULT_CUT; f <= SIM_FAULT_ENOSPC; f++)
 		sim_disk_fault_at(c->disk, f, 0);
+	c->model.cramped = false;
 	if (!c->faults)
 		return;
 	c->faults--;
 	sim_disk_fault_at(c->disk, fault, sim_disk_mutations(c->disk) + k);
 	if (fault == SIM_FAULT_EIO || fault == SIM_FAULT_ENOSPC)
 		c->excused++;
+	c->model.cramped = fault == SIM_FAULT_ENOSPC;
+}
+
+/* Whatever the disk does here is found out by itself, for it is stopped well:
+ * what was written last has something behind it that vouches for it. */
+static void fault_rot(struct course *c)
+{
+	static const enum sim_fault faults[] = {
+		SIM_FAULT_ROT,	SIM_FAULT_ROT,	     SIM_FAULT_ROT,
+		SIM_FAULT_BAD,	SIM_FAULT_STRAY,     SIM_FAULT_MISDIRECT,
+		SIM_FAULT_LOST, SIM_FAULT_READ_FLIP, SIM_FAULT_READ_EIO,
+	};
+	uint64_t k = 1 + sim_below(c->sim, (uint64_t)8 << sim_below(c->sim, 7));
+	enum sim_fault fault = faults[sim_below(c->sim, ARRAY_COUNT(faults))];
+	uint64_t from = fault >= SIM_FAULT_READ_EIO
+				? sim_disk_reads(c->disk)
+				: sim_disk_mutations(c->disk);
+
+	for (uint64_t n = sim_below(c->sim, 3); n; n--)
+		(void)sim_disk_rot(c->disk, sim_chance(c->sim, 200000));
+	for (unsigned f = SIM_FAULT_CUT; f < SIM_FAULT_END; f++)
+		sim_disk_fault_at(c->disk, f, 0);
+	if (sim_chance(c->sim, 500000))
+		sim_disk_fault_at(c->disk, fault, from + k);
+	c->model.damaged = true;
 }
 
 /* ---- lives ---- */
@@ -198,9 +231,15 @@ static void fault_random(struct course *c)
 __attribute__((noreturn)) static void
 refuse(const struct course *c, const char *what, int err, const char *why)
 {
+	struct sim_disk_stats s;
+
+	sim_disk_stats(c->disk, &s);
 	fprintf(stderr, "the broker %s: %s: %s\n", what, err_str(err), why);
 	fflush(NULL);
-	_exit(c->model.damaged ? TRIAL_REFUSED : TRIAL_WRONG);
+	_exit(c->model.damaged && (s.lost || s.misdirected || s.flips ||
+				   s.bad_sectors || s.read_errors)
+		      ? TRIAL_REFUSED
+		      : TRIAL_WRONG);
 }
 
 /* An injected error explains one failure.  (A damaged index explains any, for
@@ -319,6 +358,8 @@ static void course_run(struct course *c, enum phase phase)
 
 		if (c->trial->mode == TRIAL_RANDOM)
 			fault_random(c);
+		if (c->trial->mode == TRIAL_ROT)
+			fault_rot(c);
 		r = course_start(c, phase);
 		if (!r)
 			continue;
@@ -411,7 +452,7 @@ void trial_run(const struct trial *t, struct trial_report *report)
 	c->rig.rules = load_rules;
 	c->rig.rule_count = load_rule_count;
 	model_init(&c->model);
-	if (t->mode == TRIAL_RANDOM)
+	if (by_dice(t))
 		options_random(c);
 	else
 		options_small(c);

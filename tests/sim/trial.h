@@ -17,6 +17,7 @@ enum trial_mode {
 	TRIAL_LOST,   /* the disk says yes and forgets it; then a power cut */
 	TRIAL_TWICE,  /* a cut half way, and another at mutation `at` after */
 	TRIAL_RANDOM, /* everything by the seed */
+	TRIAL_ROT,    /* the same, and the disk lies and rots instead */
 	TRIAL_MEMORY, /* allocation `at` fails */
 	TRIAL_ZOMBIE, /* paused at step `at`, deposed, resumed */
 	TRIAL_MODES,
