@@ -93,14 +93,17 @@ static int push_slot(struct entries *e, uint64_t base)
 {
 	/* A queue's first chunk is small, because most queues are. */
 	unsigned capacity = e->head == e->end ? CHUNK_MIN : CHUNK_MAX;
-	struct entries_chunk *c;
-	int err = reserve_slot(e);
+	struct entries_chunk *c = resize(NULL, capacity);
+	int err;
 
-	if (err)
-		return err;
-	c = resize(NULL, capacity);
 	if (!c)
 		return -ENOMEM;
+	/* Last: an array of slots none of which is used is nobody's. */
+	err = reserve_slot(e);
+	if (err) {
+		free(c);
+		return err;
+	}
 	e->slots[e->end++] = (struct entries_slot){base, c};
 	return 0;
 }

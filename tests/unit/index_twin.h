@@ -39,24 +39,31 @@ static inline int index_twin_put(struct index *index, const void *key,
 {
 	struct index_twin *t = (struct index_twin *)index;
 	struct index_twin_slot *s = index_twin_find(t, key, key_len);
+	void *copy;
 
 	assert_true(key_len <= INDEX_KEY_MAX);
 	if (t->puts++ % 4 < t->put_fails)
 		return -ENOSPC;
 	if (!s && t->count == t->capacity) {
-		t->capacity = t->capacity * 2 + 16;
-		t->slots = realloc(t->slots, t->capacity * sizeof(*t->slots));
-		assert_non_null(t->slots);
+		size_t capacity = t->capacity * 2 + 16;
+		void *grown = realloc(t->slots, capacity * sizeof(*t->slots));
+
+		if (!grown)
+			return -ENOMEM;
+		t->slots = grown;
+		t->capacity = capacity;
 	}
+	copy = malloc(len + 1);
+	if (!copy)
+		return -ENOMEM;
 	if (!s) {
 		s = &t->slots[t->count++];
 		*s = (struct index_twin_slot){.key_len = key_len};
 		memcpy(s->key, key, key_len);
 	}
 	free(s->value);
-	s->value = malloc(len + 1);
-	assert_non_null(s->value);
-	memcpy(s->value, value, len);
+	s->value = copy;
+	memcpy(copy, value, len);
 	s->len = len;
 	return 0;
 }
@@ -73,7 +80,8 @@ static inline int index_twin_get(struct index *index, const void *key,
 	if (t->get_wrong && t->count > 1)
 		s = &t->slots[(size_t)(s - t->slots + 1) % t->count];
 	*ret = malloc(s->len + 1);
-	assert_non_null(*ret);
+	if (!*ret)
+		return -ENOMEM;
 	memcpy(*ret, s->value, s->len);
 	*ret_len = s->len;
 	return 0;
