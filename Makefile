@@ -211,7 +211,8 @@ $(UNIT_BIN): $(BUILD)/%: $(BUILD)/%.o $(BUILD)/libholdfast.a
 	@$(LINK) -lcmocka
 
 # Their allocations can be made to fail (base/sim/sim.h).
-$(BUILD)/tests/sim/sim_crash $(BUILD)/tests/unit/test_index: LDFLAGS += \
+$(BUILD)/tests/sim/sim_crash $(BUILD)/tests/unit/test_index \
+$(BUILD)/tests/unit/test_state_faults: LDFLAGS += \
 	-Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc,--wrap=aligned_alloc \
 	-Wl,--wrap=posix_memalign,--wrap=strdup,--wrap=strndup
 
