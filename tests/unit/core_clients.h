@@ -8,12 +8,12 @@
 
 /* ---- messages: an id, and bytes that follow from it ---- */
 
-static uint8_t body_byte(uint64_t id, uint64_t at)
+static inline uint8_t body_byte(uint64_t id, uint64_t at)
 {
 	return (uint8_t)((id * 0x9e3779b97f4a7c15ull + at * 0x2545f491) >> 24);
 }
 
-static void body_fill(uint8_t *data, uint64_t len, uint64_t id)
+static inline void body_fill(uint8_t *data, uint64_t len, uint64_t id)
 {
 	assert_true(len >= 8);
 	memcpy(data, &id, 8);
@@ -21,7 +21,7 @@ static void body_fill(uint8_t *data, uint64_t len, uint64_t id)
 		data[i] = body_byte(id, i);
 }
 
-static uint64_t body_check(const uint8_t *data, uint64_t len)
+static inline uint64_t body_check(const uint8_t *data, uint64_t len)
 {
 	uint64_t id;
 
@@ -45,18 +45,19 @@ struct source {
 	void (*settled)(uint64_t id, bool accepted);
 };
 
-static struct source *source_of(struct producer *p)
+static inline struct source *source_of(struct producer *p)
 {
 	return container_of(p, struct source, producer);
 }
 
-static void source_attached(struct producer *p, int err, const char *name)
+static inline void source_attached(struct producer *p, int err,
+				   const char *name)
 {
 	source_of(p)->attach_err = err;
 }
 
-static void source_settled(struct producer *p, void *context,
-			   enum outcome outcome, int err)
+static inline void source_settled(struct producer *p, void *context,
+				  enum outcome outcome, int err)
 {
 	struct source *s = source_of(p);
 
@@ -68,12 +69,12 @@ static void source_settled(struct producer *p, void *context,
 			   outcome == OUTCOME_ACCEPTED);
 }
 
-static void source_flow(struct producer *p, bool blocked)
+static inline void source_flow(struct producer *p, bool blocked)
 {
 	source_of(p)->blocked = blocked;
 }
 
-static void source_released(struct producer *p)
+static inline void source_released(struct producer *p)
 {
 	source_of(p)->gone = true;
 }
@@ -85,7 +86,8 @@ static const struct producer_ops source_ops = {
 	.released = source_released,
 };
 
-static void source_open(struct source *s, unsigned shard, const char *name)
+static inline void source_open(struct source *s, unsigned shard,
+			       const char *name)
 {
 	struct terminus t = {.address = name};
 
@@ -105,7 +107,7 @@ struct letter {
 	const char *to;
 };
 
-static void source_send(struct source *s, const struct letter *l)
+static inline void source_send(struct source *s, const struct letter *l)
 {
 	struct message *m = message_create(s->shard, l->len);
 
@@ -118,8 +120,8 @@ static void source_send(struct source *s, const struct letter *l)
 	producer_publish(&s->producer, m, l->to);
 }
 
-static void source_send_large(struct source *s, const struct letter *l,
-			      uint32_t piece_len)
+static inline void source_send_large(struct source *s, const struct letter *l,
+				     uint32_t piece_len)
 {
 	struct record_props props = {.expiry_ms = l->expiry_ms,
 				     .priority = l->priority,
@@ -139,7 +141,7 @@ static void source_send_large(struct source *s, const struct letter *l,
 	upload_finish(u, &props, l->to, (void *)(uintptr_t)l->id);
 }
 
-static void source_close(struct source *s)
+static inline void source_close(struct source *s)
 {
 	producer_detach(&s->producer);
 	twin_settle();
@@ -147,8 +149,9 @@ static void source_close(struct source *s)
 }
 
 /* count messages of len bytes with these ids, in small portions. */
-static void source_send_many(struct source *s, uint64_t first, unsigned count,
-			     uint32_t len, uint8_t priority)
+static inline void source_send_many(struct source *s, uint64_t first,
+				    unsigned count, uint32_t len,
+				    uint8_t priority)
 {
 	for (unsigned i = 0; i < count; i++) {
 		source_send(s, &(struct letter){.id = first + i,
@@ -166,7 +169,8 @@ struct sink {
 	struct consumer consumer;
 	int attach_err, piece_err;
 	bool released, gone;
-	unsigned drained, drained_at, delivered, confirmed;
+	bool answered; /* drained, and nothing asked for since */
+	unsigned drained, delivered, confirmed;
 	struct delivery *held[HELD_MAX];
 	uint64_t ids[HELD_MAX];
 	unsigned count;
@@ -176,22 +180,23 @@ struct sink {
 	bool read;
 };
 
-static struct sink *sink_of(struct consumer *c)
+static inline struct sink *sink_of(struct consumer *c)
 {
 	return container_of(c, struct sink, consumer);
 }
 
-static void sink_attached(struct consumer *c, int err, const char *name)
+static inline void sink_attached(struct consumer *c, int err, const char *name)
 {
 	sink_of(c)->attach_err = err;
 }
 
-static void sink_deliver(struct consumer *c, struct delivery *d)
+static inline void sink_deliver(struct consumer *c, struct delivery *d)
 {
 	struct sink *s = sink_of(c);
 	uint64_t id = 0;
 
 	assert_true(s->count < HELD_MAX);
+	assert_false(s->answered);
 	if (delivery_data(d))
 		id = body_check(delivery_data(d), delivery_bytes(d));
 	else
@@ -202,23 +207,23 @@ static void sink_deliver(struct consumer *c, struct delivery *d)
 	delivery_sent(d);
 }
 
-static void sink_drained(struct consumer *c)
+static inline void sink_drained(struct consumer *c)
 {
 	sink_of(c)->drained++;
-	sink_of(c)->drained_at = sink_of(c)->delivered;
+	sink_of(c)->answered = true;
 }
 
-static void sink_settled(struct consumer *c, void *context, int err)
+static inline void sink_settled(struct consumer *c, void *context, int err)
 {
 	sink_of(c)->confirmed += !err;
 }
 
-static void sink_gone(struct consumer *c, int err)
+static inline void sink_gone(struct consumer *c, int err)
 {
 	sink_of(c)->gone = true;
 }
 
-static void sink_released(struct consumer *c)
+static inline void sink_released(struct consumer *c)
 {
 	sink_of(c)->released = true;
 }
@@ -232,7 +237,7 @@ static const struct consumer_ops sink_ops = {
 	.released = sink_released,
 };
 
-static void sink_open(struct sink *s, unsigned shard, const char *name)
+static inline void sink_open(struct sink *s, unsigned shard, const char *name)
 {
 	struct terminus t = {.address = name};
 
@@ -244,18 +249,24 @@ static void sink_open(struct sink *s, unsigned shard, const char *name)
 	assert_int_equal(s->attach_err, 0);
 }
 
+static inline void sink_credit(struct sink *s, uint32_t credit, bool drain)
+{
+	s->answered = false;
+	consumer_credit(&s->consumer, credit, drain);
+}
+
 /* What came by it. */
-static unsigned sink_take(struct sink *s, uint32_t credit)
+static inline unsigned sink_take(struct sink *s, uint32_t credit)
 {
 	unsigned before = s->count;
 
-	consumer_credit(&s->consumer, credit, false);
+	sink_credit(s, credit, false);
 	twin_settle();
 	return s->count - before;
 }
 
-static void sink_settle(struct sink *s, unsigned i,
-			const struct settlement *how)
+static inline void sink_settle(struct sink *s, unsigned i,
+			       const struct settlement *how)
 {
 	struct delivery *d = s->held[i];
 
@@ -266,7 +277,7 @@ static void sink_settle(struct sink *s, unsigned i,
 	delivery_settle(d, how);
 }
 
-static void sink_settle_all(struct sink *s, enum outcome outcome)
+static inline void sink_settle_all(struct sink *s, enum outcome outcome)
 {
 	const struct settlement how = {.outcome = outcome,
 				       .confirm = outcome == OUTCOME_ACCEPTED};
@@ -276,7 +287,7 @@ static void sink_settle_all(struct sink *s, enum outcome outcome)
 	twin_settle();
 }
 
-static void sink_close(struct sink *s, bool failed)
+static inline void sink_close(struct sink *s, bool failed)
 {
 	s->count = 0;
 	consumer_detach(&s->consumer, failed);
@@ -284,8 +295,8 @@ static void sink_close(struct sink *s, bool failed)
 	assert_true(s->released);
 }
 
-static void sink_piece_done(struct piece_read *p, int err, const void *data,
-			    uint32_t len)
+static inline void sink_piece_done(struct piece_read *p, int err,
+				   const void *data, uint32_t len)
 {
 	struct sink *s = container_of(p, struct sink, piece);
 
@@ -298,7 +309,7 @@ static void sink_piece_done(struct piece_read *p, int err, const void *data,
 }
 
 /* The id of held message i, which is large. */
-static uint64_t sink_read_large(struct sink *s, unsigned i)
+static inline uint64_t sink_read_large(struct sink *s, unsigned i)
 {
 	struct delivery *d = s->held[i];
 	uint8_t *data = malloc(delivery_bytes(d));
@@ -326,7 +337,7 @@ static uint64_t sink_read_large(struct sink *s, unsigned i)
 
 /* ---- administration ---- */
 
-static struct queue_info info_of(const char *name)
+static inline struct queue_info info_of(const char *name)
 {
 	struct queue_info info;
 
@@ -334,7 +345,7 @@ static struct queue_info info_of(const char *name)
 	return info;
 }
 
-static uint64_t memory_bytes(void)
+static inline uint64_t memory_bytes(void)
 {
 	struct core_stats stats;
 
@@ -348,7 +359,7 @@ struct command {
 	int err;
 };
 
-static void command_done(struct core_command *core, int err)
+static inline void command_done(struct core_command *core, int err)
 {
 	struct command *c = container_of(core, struct command, core);
 
@@ -356,8 +367,8 @@ static void command_done(struct core_command *core, int err)
 	c->err = err;
 }
 
-static void command_begin(struct command *c, enum core_command_kind kind,
-			  const char *name)
+static inline void command_begin(struct command *c, enum core_command_kind kind,
+				 const char *name)
 {
 	memset(c, 0, sizeof(*c));
 	c->core.kind = kind;
@@ -367,7 +378,8 @@ static void command_begin(struct command *c, enum core_command_kind kind,
 }
 
 /* How many messages went. */
-static uint64_t command_run(enum core_command_kind kind, const char *name)
+static inline uint64_t command_run(enum core_command_kind kind,
+				   const char *name)
 {
 	struct command c;
 
@@ -379,7 +391,7 @@ static uint64_t command_run(enum core_command_kind kind, const char *name)
 }
 
 /* What the core says of a queue is what the store has. */
-static void check_queue(const char *name)
+static inline void check_queue(const char *name)
 {
 	const struct twin_name *q = twin_queue(name);
 	struct queue_info info = info_of(name);

@@ -17,6 +17,7 @@
 
 #define TWIN_NAMES 64u
 #define TWIN_PIECES 64u
+#define TWIN_UPLOADS 2048u
 #define TWIN_SHARDS 2u
 
 struct twin_message {
@@ -79,13 +80,13 @@ static struct twin {
 	struct store store;
 	struct twin_name names[TWIN_NAMES];
 	unsigned name_count;
-	struct twin_upload uploads[TWIN_NAMES];
+	struct twin_upload uploads[TWIN_UPLOADS];
 	unsigned upload_count;
 	bool no_space;
 	uint64_t backlog_bytes;
 } twin;
 
-static struct twin_name *twin_find(uint64_t id)
+static inline struct twin_name *twin_find(uint64_t id)
 {
 	for (unsigned i = 0; i < twin.name_count; i++)
 		if (twin.names[i].id == id)
@@ -93,7 +94,7 @@ static struct twin_name *twin_find(uint64_t id)
 	return NULL;
 }
 
-static struct twin_name *twin_queue(const char *name)
+static inline struct twin_name *twin_queue(const char *name)
 {
 	for (unsigned i = 0; i < twin.name_count; i++)
 		if (twin.names[i].id && twin.names[i].address &&
@@ -102,7 +103,8 @@ static struct twin_name *twin_queue(const char *name)
 	return NULL;
 }
 
-static struct twin_message *twin_message(struct twin_name *q, uint64_t ref)
+static inline struct twin_message *twin_message(struct twin_name *q,
+						uint64_t ref)
 {
 	struct twin_lane *lane = &q->lanes[record_ref_priority(ref)];
 
@@ -110,19 +112,19 @@ static struct twin_message *twin_message(struct twin_name *q, uint64_t ref)
 	return &lane->messages[record_ref_number(ref) - 1];
 }
 
-static struct twin_upload *twin_upload(uint64_t id)
+static inline struct twin_upload *twin_upload(uint64_t id)
 {
 	for (unsigned i = 0; i < twin.upload_count; i++)
 		if (twin.uploads[i].id == id)
 			return &twin.uploads[i];
-	assert_true(twin.upload_count < TWIN_NAMES);
+	assert_true(twin.upload_count < TWIN_UPLOADS);
 	twin.uploads[twin.upload_count].id = id;
 	return &twin.uploads[twin.upload_count++];
 }
 
 /* ---- the records ---- */
 
-static void *twin_copy(const void *data, size_t len)
+static inline void *twin_copy(const void *data, size_t len)
 {
 	void *copy = malloc(len ? len : 1);
 
@@ -132,7 +134,7 @@ static void *twin_copy(const void *data, size_t len)
 	return copy;
 }
 
-static struct twin_message *twin_add(uint64_t queue, unsigned priority)
+static inline struct twin_message *twin_add(uint64_t queue, unsigned priority)
 {
 	struct twin_name *q = twin_find(queue);
 	struct twin_lane *lane;
@@ -152,7 +154,7 @@ static struct twin_message *twin_add(uint64_t queue, unsigned priority)
 	return &lane->messages[lane->count++];
 }
 
-static uint64_t twin_remove(struct twin_name *q, uint64_t ref)
+static inline uint64_t twin_remove(struct twin_name *q, uint64_t ref)
 {
 	struct twin_message *m = twin_message(q, ref);
 
@@ -164,7 +166,7 @@ static uint64_t twin_remove(struct twin_name *q, uint64_t ref)
 	return m->bytes;
 }
 
-static void apply_enqueue(const struct log_append *a)
+static inline void apply_enqueue(const struct log_append *a)
 {
 	struct record_enqueue r;
 
@@ -186,7 +188,7 @@ static void apply_enqueue(const struct log_append *a)
 	}
 }
 
-static void apply_move(const struct log_append *a)
+static inline void apply_move(const struct log_append *a)
 {
 	struct record_move r;
 	struct twin_name *from;
@@ -225,7 +227,7 @@ static void apply_move(const struct log_append *a)
 	}
 }
 
-static void apply_ack(const struct log_append *a)
+static inline void apply_ack(const struct log_append *a)
 {
 	struct record_ack r;
 	struct twin_name *q;
@@ -244,7 +246,7 @@ static void apply_ack(const struct log_append *a)
 	assert_int_equal(bytes, r.bytes);
 }
 
-static void apply_count(const struct log_append *a)
+static inline void apply_count(const struct log_append *a)
 {
 	struct record_count r;
 	struct twin_name *q;
@@ -263,8 +265,9 @@ static void apply_count(const struct log_append *a)
 	}
 }
 
-static void twin_put_name(uint64_t id, uint64_t address, const char *name,
-			  uint16_t name_len, uint8_t routing, uint8_t flags)
+static inline void twin_put_name(uint64_t id, uint64_t address,
+				 const char *name, uint16_t name_len,
+				 uint8_t routing, uint8_t flags)
 {
 	struct twin_name *n = twin_find(id);
 
@@ -279,7 +282,7 @@ static void twin_put_name(uint64_t id, uint64_t address, const char *name,
 	n->flags = flags;
 }
 
-static void apply_name(const struct log_append *a)
+static inline void apply_name(const struct log_append *a)
 {
 	struct record_address address;
 	struct record_queue queue;
@@ -298,7 +301,7 @@ static void apply_name(const struct log_append *a)
 	}
 }
 
-static void apply_gone(const struct log_append *a)
+static inline void apply_gone(const struct log_append *a)
 {
 	struct twin_name *n;
 	uint64_t id;
@@ -309,7 +312,7 @@ static void apply_gone(const struct log_append *a)
 		n->id = 0;
 }
 
-static void apply_piece(const struct log_append *a)
+static inline void apply_piece(const struct log_append *a)
 {
 	struct record_piece r;
 	struct twin_upload *u;
@@ -322,7 +325,7 @@ static void apply_piece(const struct log_append *a)
 	u->data[u->count++] = twin_copy(a->body, a->body_len);
 }
 
-static void twin_apply(const struct log_append *a)
+static inline void twin_apply(const struct log_append *a)
 {
 	uint64_t id;
 
@@ -365,9 +368,9 @@ static void twin_apply(const struct log_append *a)
 
 /* ---- the log ---- */
 
-static void twin_post_commit(void);
+static inline void twin_post_commit(void);
 
-static void twin_commit(struct loop_mail *mail)
+static inline void twin_commit(struct loop_mail *mail)
 {
 	struct log *log = container_of(mail, struct log, mail);
 	struct log_append *a = log->first;
@@ -397,7 +400,7 @@ static void twin_commit(struct loop_mail *mail)
 	}
 }
 
-static void twin_post_commit(void)
+static inline void twin_post_commit(void)
 {
 	if (twin.log.posted)
 		return;
@@ -406,7 +409,7 @@ static void twin_post_commit(void)
 	loop_post(twin.side, &twin.log.mail);
 }
 
-static void twin_hold_log(bool hold)
+static inline void twin_hold_log(bool hold)
 {
 	twin.log.held = hold;
 	if (!hold)
@@ -440,7 +443,8 @@ struct plan { /* what an answer points to */
 	unsigned part_count;
 };
 
-static const void *plan_keep(struct plan *plan, const void *data, size_t len)
+static inline const void *plan_keep(struct plan *plan, const void *data,
+				    size_t len)
 {
 	void *copy = twin_copy(data, len);
 
@@ -449,8 +453,8 @@ static const void *plan_keep(struct plan *plan, const void *data, size_t len)
 	return copy;
 }
 
-static void plan_add(struct plan *plan, struct store_fetch *f, uint64_t ref,
-		     const struct twin_message *m)
+static inline void plan_add(struct plan *plan, struct store_fetch *f,
+			    uint64_t ref, const struct twin_message *m)
 {
 	struct store_message *to = &plan->messages[f->message_count++];
 
@@ -484,7 +488,7 @@ static void plan_add(struct plan *plan, struct store_fetch *f, uint64_t ref,
 }
 
 /* In a random place, sometimes before it must. */
-static bool plan_is_full(const struct store_fetch *f, uint64_t bytes)
+static inline bool plan_is_full(const struct store_fetch *f, uint64_t bytes)
 {
 	return f->message_count &&
 	       (f->message_count == f->count_max || bytes >= f->bytes_max ||
@@ -492,7 +496,7 @@ static bool plan_is_full(const struct store_fetch *f, uint64_t bytes)
 		sim_chance(twin.sim, SIM_ALWAYS / 100));
 }
 
-static void plan_make(struct store_fetch *f)
+static inline void plan_make(struct store_fetch *f)
 {
 	struct plan *plan = f->plan;
 	struct twin_name *q = twin_find(f->queue);
@@ -521,7 +525,7 @@ static void plan_make(struct store_fetch *f)
 	f->messages = plan->messages;
 }
 
-static void plan_drop(struct plan *plan)
+static inline void plan_drop(struct plan *plan)
 {
 	while (plan->part_count)
 		free(plan->parts[--plan->part_count]);
@@ -529,7 +533,7 @@ static void plan_drop(struct plan *plan)
 	free(plan);
 }
 
-static void twin_answer(struct loop_mail *mail)
+static inline void twin_answer(struct loop_mail *mail)
 {
 	struct store_fetch *f = container_of(mail, struct store_fetch, mail);
 	struct plan *plan = f->plan;
@@ -544,7 +548,7 @@ static void twin_answer(struct loop_mail *mail)
 	plan_drop(plan);
 }
 
-static void twin_asked(struct loop_mail *mail)
+static inline void twin_asked(struct loop_mail *mail)
 {
 	struct store_fetch *f = container_of(mail, struct store_fetch, mail);
 
@@ -571,7 +575,7 @@ static void twin_asked(struct loop_mail *mail)
 }
 
 /* Answers are as old as the hold. */
-static void twin_hold_fetches(bool hold)
+static inline void twin_hold_fetches(bool hold)
 {
 	twin.store.fetches_held = hold;
 	while (!hold && twin.store.waiting_count)
@@ -594,7 +598,7 @@ void store_fetch(struct store_reader *reader, struct store_fetch *f)
 	loop_post(twin.side, &f->mail);
 }
 
-static void twin_piece_answer(struct loop_mail *mail)
+static inline void twin_piece_answer(struct loop_mail *mail)
 {
 	struct store_piece *p = container_of(mail, struct store_piece, mail);
 
@@ -603,7 +607,7 @@ static void twin_piece_answer(struct loop_mail *mail)
 					      : 0);
 }
 
-static void twin_piece_asked(struct loop_mail *mail)
+static inline void twin_piece_asked(struct loop_mail *mail)
 {
 	struct store_piece *p = container_of(mail, struct store_piece, mail);
 	const struct twin_upload *u = twin_upload(p->upload);
@@ -672,8 +676,8 @@ int store_each_address(struct store *s,
 	return ret;
 }
 
-static void twin_walk_lane(const struct twin_lane *from, unsigned priority,
-			   struct store_lane *to)
+static inline void twin_walk_lane(const struct twin_lane *from,
+				  unsigned priority, struct store_lane *to)
 {
 	to->next = record_ref(priority, from->count + 1);
 	to->first = to->next;
@@ -720,7 +724,7 @@ int store_each_queue(struct store *s,
 
 /* ---- a broker's life ---- */
 
-static void twin_start(const struct core_options *options)
+static inline void twin_start(const struct core_options *options)
 {
 	struct core_options o = *options;
 
@@ -742,13 +746,13 @@ static void twin_start(const struct core_options *options)
 	assert_int_equal(loop_start(twin.side, NULL, NULL), 0);
 }
 
-static bool twin_is_settled(void *ctx)
+static inline bool twin_is_settled(void *ctx)
 {
 	return core_pending(twin.core) == 0;
 }
 
 /* A few rounds: what is done may begin the next thing. */
-static void twin_settle(void)
+static inline void twin_settle(void)
 {
 	for (int i = 0; i < 20; i++) {
 		sim_run_for(twin.sim, 1000000);
@@ -760,7 +764,7 @@ static void twin_settle(void)
 	}
 }
 
-static void twin_stop(void)
+static inline void twin_stop(void)
 {
 	twin_settle();
 	for (unsigned i = 0; i < TWIN_SHARDS; i++)
@@ -780,7 +784,7 @@ static void twin_stop(void)
 			twin.names[i].id = 0;
 }
 
-static void twin_begin(uint64_t seed)
+static inline void twin_begin(uint64_t seed)
 {
 	struct sim_config config = sim_config_calm(seed);
 
@@ -789,7 +793,7 @@ static void twin_begin(uint64_t seed)
 	twin.sim = sim_create(&config);
 }
 
-static void twin_end(void)
+static inline void twin_end(void)
 {
 	for (unsigned i = 0; i < twin.name_count; i++)
 		for (unsigned p = 0; p < RECORD_PRIORITIES; p++) {
