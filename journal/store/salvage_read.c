@@ -441,7 +441,7 @@ int salvage_read_refs(struct salvage_reader *r, uint64_t file,
 		      int (*each)(void *ctx, uint32_t at), void *ctx)
 {
 	struct refs refs = {each, ctx};
-	struct extent_head head;
+	struct extent_head head = {0};
 	const uint8_t *data;
 	uint64_t offset;
 	int err = read_chunks(r, &r->runs, file, run->offset, run->bytes);

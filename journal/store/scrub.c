@@ -16,6 +16,7 @@
 #include "base/logger.h"
 #include "journal/log/verify.h"
 #include "journal/store/internal.h"
+#include "journal/store/scrub_name.h"
 
 #define SLICE_BYTES (1024u * 1024u)
 #define RATE_MAX_DEFAULT (32u * 1024u * 1024u)
@@ -24,9 +25,7 @@
 #define START_NS 30000000000ull
 #define RETRY_NS 10000000000ull
 #define RETRY_COUNT_MAX 5u
-#define FOUND_MAX 64u /* places in one file; more are put together */
-#define HITS_MAX 256u /* lanes told for one file */
-#define NAME_BYTES 64u
+#define NAME_BYTES sizeof(((struct scrub_damaged *)0)->file)
 #define PROGRESS_NAME "scrub"
 #define PROGRESS_BYTES_MAX 512u
 
@@ -69,8 +68,7 @@ struct scrub {
 	bool any; /* there is a target */
 	struct log_check *check;
 	unsigned tries;
-	struct log_damage found[FOUND_MAX];
-	size_t found_count;
+	struct scrub_damaged damaged; /* of the target */
 };
 
 int scrub_create(struct store *store, struct scrub **ret)
@@ -290,156 +288,6 @@ static void choose(struct loop_mail *mail)
 
 /* ---- whose is it: on the store's thread ---- */
 
-struct hit {
-	bool any;
-	uint64_t first, last; /* refs of one lane */
-};
-
-struct naming {
-	struct scrub *scrub;
-	uint32_t file; /* index in the state's table */
-	bool in_file;
-	uint64_t queue;
-	struct hit hits[FOUND_MAX];	/* in this lane, of each damage */
-	uint32_t hit_counts[FOUND_MAX]; /* lanes told */
-};
-
-static void report(const struct scrub *s, const struct log_damage *d,
-		   uint64_t queue, const struct hit *hit)
-{
-	struct store_damage damage = {
-		.queue = queue,
-		.first_lsn = d->first_lsn,
-		.last_lsn = d->last_lsn,
-		.offset = d->offset,
-		.bytes = d->bytes,
-		.err = d->err,
-	};
-
-	if (hit) {
-		damage.first_ref = hit->first;
-		damage.last_ref = hit->last;
-	}
-	memcpy(damage.file, s->target.name, sizeof(s->target.name));
-	store_damage_found(s->store, &damage);
-}
-
-_Static_assert(sizeof(((struct store_damage *)0)->file) >= NAME_BYTES,
-	       "a file's name fits");
-
-/* Whether the damage touches [offset, offset + bytes) of an extent file's
- * stream.  A chunk lost is all of its bytes; a header lost is everything. */
-static bool touches_stream(const struct log_damage *d, uint64_t offset,
-			   uint64_t bytes)
-{
-	uint64_t first, end;
-
-	if (d->offset < BLOB_HEADER_BYTES)
-		return true;
-	first = (d->offset - BLOB_HEADER_BYTES) / BLOB_CHUNK_STRIDE;
-	end = (d->offset + base_max(d->bytes, 1) - BLOB_HEADER_BYTES +
-	       BLOB_CHUNK_STRIDE - 1) /
-	      BLOB_CHUNK_STRIDE;
-	return offset < end * BLOB_CHUNK_BYTES &&
-	       first * BLOB_CHUNK_BYTES < offset + base_max(bytes, 1);
-}
-
-static bool touches_place(const struct naming *n, const struct log_damage *d,
-			  const struct entry_place *p)
-{
-	uint64_t frame = (uint64_t)p->frame * IO_BLOCK;
-
-	if (p->segment != n->file || !p->stored_len)
-		return false;
-	if (n->scrub->target.kind == SCRUB_EXTENTS)
-		return touches_stream(d, p->at, p->stored_len);
-	return frame >= d->offset && frame - d->offset < d->bytes;
-}
-
-static bool touches_entry(const struct naming *n, const struct log_damage *d,
-			  const struct entry *e)
-{
-	const struct state_upload *u = e->more ? e->more->upload : NULL;
-
-	if (!u)
-		return touches_place(n, d, &e->place);
-	for (uint32_t i = 0; i < u->piece_count; i++)
-		if (touches_place(n, d, &u->pieces[i]))
-			return true;
-	return false;
-}
-
-static void note_hit(struct hit *hit, uint64_t first, uint64_t last)
-{
-	if (!hit->any || first < hit->first)
-		hit->first = first;
-	if (!hit->any || last > hit->last)
-		hit->last = last;
-	hit->any = true;
-}
-
-static int name_entry(void *ctx, uint64_t ref, const struct entry *e)
-{
-	struct naming *n = ctx;
-
-	for (size_t i = 0; i < n->scrub->found_count; i++)
-		if (touches_entry(n, &n->scrub->found[i], e))
-			note_hit(&n->hits[i], ref, ref);
-	return 0;
-}
-
-static void name_runs(struct naming *n, const struct state_lane *lane)
-{
-	for (size_t r = lane->run_head; r < lane->run_end; r++) {
-		const struct state_run *run = lane->runs[r];
-
-		if (run->file != n->file)
-			continue;
-		for (size_t i = 0; i < n->scrub->found_count; i++)
-			if (touches_stream(&n->scrub->found[i], run->offset,
-					   run->bytes))
-				note_hit(&n->hits[i], run->first,
-					 run->first + run->span - 1);
-	}
-}
-
-static void name_lane(struct naming *n, const struct state_lane *lane)
-{
-	const struct scrub *s = n->scrub;
-	int err;
-
-	memset(n->hits, 0, sizeof(n->hits));
-	if (s->target.kind == SCRUB_EXTENTS)
-		name_runs(n, lane);
-	err = entries_each(&lane->entries, name_entry, n);
-	ASSERT(!err);
-	for (size_t i = 0; i < s->found_count; i++) {
-		if (!n->hits[i].any)
-			continue;
-		if (n->hit_counts[i] < HITS_MAX)
-			report(s, &s->found[i], n->queue, &n->hits[i]);
-		else if (n->hit_counts[i] == HITS_MAX)
-			report(s, &s->found[i], 0, NULL);
-		n->hit_counts[i]++;
-	}
-}
-
-static void name_in_file(struct naming *n)
-{
-	const struct idmap *queues = &n->scrub->store->state.queues;
-
-	for (size_t i = 0; i < queues->capacity; i++) {
-		const struct state_queue *q = queues->slots[i].value;
-
-		if (!queues->slots[i].id)
-			continue;
-		n->queue = q->record.id;
-		for (unsigned p = 0; p < RECORD_PRIORITIES; p++)
-			if (q->lanes[p])
-				name_lane(n, q->lanes[p]);
-	}
-}
-
 static int is_target(void *ctx, const struct log_segment_info *info)
 {
 	const struct scrub_target *t = ctx;
@@ -472,26 +320,11 @@ static bool target_is_there(struct scrub *s)
 static void name_damage(struct loop_mail *mail)
 {
 	struct scrub *s = container_of(mail, struct scrub, question);
-	const struct state *state = &s->store->state;
-	struct naming n = {.scrub = s};
 
-	if (!target_is_there(s)) {
-		s->found_count = 0;
-		reply(s, named);
-		return;
-	}
-	for (size_t i = 0; i < state->file_count && !n.in_file; i++) {
-		n.file = (uint32_t)i;
-		n.in_file = s->target.kind != SCRUB_CHECKPOINT &&
-			    state->files[i].key == s->target.key;
-	}
-	if (n.in_file)
-		name_in_file(&n);
-	for (size_t i = 0; i < s->found_count; i++)
-		if (!n.hit_counts[i] && !s->found[i].only_if_live)
-			report(s, &s->found[i], 0, NULL);
-		else if (!n.hit_counts[i])
-			s->found[i].bytes = 0; /* not damage */
+	if (target_is_there(s))
+		scrub_name(s->store, &s->damaged);
+	else
+		s->damaged.told = 0;
 	reply(s, named);
 }
 
@@ -586,7 +419,7 @@ static void file_done(struct scrub *s)
 {
 	s->round_files++;
 	s->store->stats.scrub_files++;
-	if (!s->found_count) {
+	if (!s->damaged.count) {
 		file_end(s);
 		return;
 	}
@@ -601,9 +434,8 @@ static void named(struct loop_mail *mail)
 {
 	struct scrub *s = container_of(mail, struct scrub, question);
 
-	for (size_t i = 0; i < s->found_count; i++)
-		s->round_damage += s->found[i].bytes != 0;
-	s->found_count = 0;
+	s->round_damage += s->damaged.told;
+	s->damaged.count = 0;
 	if (s->stopping)
 		rest(s);
 	else
@@ -613,14 +445,11 @@ static void named(struct loop_mail *mail)
 static void on_found(void *ctx, const struct log_damage *d)
 {
 	struct scrub *s = ctx;
-	struct log_damage *last = &s->found[FOUND_MAX - 1];
+	struct log_damage *found = s->damaged.found;
+	struct log_damage *last = &found[SCRUB_FOUND_MAX - 1];
 
-	if (s->found_count < FOUND_MAX) {
-		s->found[s->found_count] = *d;
-		/* Without bytes it is the missing end of a file. */
-		if (!d->bytes)
-			s->found[s->found_count].bytes = 1;
-		s->found_count++;
+	if (s->damaged.count < SCRUB_FOUND_MAX) {
+		found[s->damaged.count++] = *d;
 		return;
 	}
 	last->bytes =
@@ -634,7 +463,7 @@ static void try_later(struct scrub *s, int err)
 {
 	log_check_free(s->check);
 	s->check = NULL;
-	s->found_count = 0;
+	s->damaged.count = 0;
 	if (++s->tries < RETRY_COUNT_MAX) {
 		set_timer(s, RETRY_NS);
 		return;
@@ -699,7 +528,10 @@ static void asked(struct loop_mail *mail)
 		round_end(s);
 	} else {
 		s->state = SCRUB_READING;
-		s->found_count = 0;
+		s->damaged.count = 0;
+		s->damaged.key =
+			s->target.kind == SCRUB_CHECKPOINT ? 0 : s->target.key;
+		memcpy(s->damaged.file, s->target.name, NAME_BYTES);
 		set_timer(s, 0);
 	}
 }
