@@ -312,7 +312,7 @@ TEST("memory is not taken from a queue that is being read back")
 	{
 		twin_start(&small);
 		source_open(&p, 0, "q");
-		source_open(&other, 0, "r");
+		source_open(&other, 1, "r");
 		source_send_many(&p, 1, 1000, 500, 4);
 		sink_open(&c, 1, "q");
 		twin_hold_fetches(true);
@@ -329,8 +329,8 @@ TEST("memory is not taken from a queue that is being read back")
 			sink_settle_all(&c, OUTCOME_ACCEPTED);
 		}
 		check_queue("q");
-		check_queue("r");
 		sink_close(&c, false);
+		check_queue("r");
 		source_close(&other);
 		source_close(&p);
 		twin_stop();
