@@ -745,6 +745,7 @@ static void copy_file(const char *from, const char *to)
 TEST("the golden checkpoint still says what it said")
 {
 	struct log_position p, want = position_at(100);
+	struct checkpoint_file golden, written;
 	char path[512], *have, *expected;
 	struct state s;
 	struct files f;
@@ -753,6 +754,7 @@ TEST("the golden checkpoint still says what it said")
 	state_init(&s);
 	golden_state(&s);
 	expected = dump(&s);
+	save_as(&f, &s, 100, 4, &written);
 	state_fini(&s);
 	state_init(&s);
 	snprintf(path, sizeof(path), "%s/" CHECKPOINT_DIR "/" GOLDEN_NAME,
@@ -761,6 +763,8 @@ TEST("the golden checkpoint still says what it said")
 	assert_int_equal(checkpoint_read(&f.place, GOLDEN_NAME, &s, &p), 0);
 	have = dump(&s);
 	assert_string_equal(have, expected);
+	assert_int_equal(checkpoint_parse(GOLDEN_NAME, &golden), 0);
+	assert_same_plaintext(&f, &golden, &written);
 	assert_memory_equal(&p, &want, sizeof(p));
 	state_check(&s);
 	free(have);
