@@ -12,7 +12,8 @@
 
 #define OPEN_COUNT 8
 #define HEADER_COUNT 64 /* a power of two */
-#define PLAIN_COUNT 8
+#define PLAIN_COUNT 16
+#define AHEAD_CHUNKS 4u /* read at once where reading goes on in order */
 #define TIDY_NS 1000000000ull
 #define IDLE_TURNS_MAX 5
 
@@ -48,6 +49,8 @@ struct fetch {
 	enum fetch_state state;
 	uint32_t frame;
 	uint32_t first, last; /* chunks */
+	uint32_t need;	      /* bytes of the payload, before more is known */
+	bool in_order;	      /* goes on where the fetch before it ended */
 	struct log_read *reads;
 	uint8_t *block;
 	uint64_t block_offset;
@@ -63,6 +66,9 @@ struct log_reader {
 	struct header_entry headers[HEADER_COUNT];
 	struct plain_entry plains[PLAIN_COUNT];
 	uint64_t clock;
+	/* The fetch that was begun last. */
+	uint64_t last_segment;
+	uint32_t last_frame, last_chunk;
 	struct list fetches;
 	struct log_read *stalled, **stalled_tail; /* no slot free to open */
 	struct log_read *ready, **ready_tail;
@@ -331,19 +337,31 @@ static void fetch_end(struct fetch *f, int err)
 	}
 }
 
+/* How far the payload is read: whole chunks of a frame that is known. */
+static uint64_t fetch_end_offset(const struct fetch *f)
+{
+	uint64_t payload =
+		(uint64_t)f->frame * IO_BLOCK + LOG_FRAME_HEADER_BYTES;
+	struct log_frame frame;
+
+	if (f->state == FETCH_HEADER)
+		return payload + f->need;
+	if (log_frame_decode(f->header, &frame))
+		return 0;
+	return payload + base_min(((uint64_t)f->last + 1) * LOG_CHUNK_BYTES,
+				  frame.payload_len);
+}
+
 static int fetch_submit(struct fetch *f)
 {
-	uint64_t offset = (uint64_t)f->frame * IO_BLOCK;
-	uint64_t start = offset, end = offset + IO_BLOCK;
+	uint64_t start = (uint64_t)f->frame * IO_BLOCK;
+	uint64_t end = base_min(base_round_up(fetch_end_offset(f), IO_BLOCK),
+				f->open->segment->header.bytes);
 
 	if (f->state == FETCH_CHUNKS) {
-		start = offset + LOG_FRAME_HEADER_BYTES +
-			(uint64_t)f->first * LOG_CHUNK_BYTES;
-		end = offset + LOG_FRAME_HEADER_BYTES +
-		      ((uint64_t)f->last + 1) * LOG_CHUNK_BYTES;
+		start += LOG_FRAME_HEADER_BYTES +
+			 (uint64_t)f->first * LOG_CHUNK_BYTES;
 		start &= ~(uint64_t)(IO_BLOCK - 1);
-		end = base_min(base_round_up(end, IO_BLOCK),
-			       f->open->segment->header.bytes);
 	}
 	if (start >= end)
 		return -E_CORRUPT;
@@ -359,6 +377,21 @@ static int fetch_submit(struct fetch *f)
 	loop_read(f->reader->loop, &f->op, f->open->file, f->block,
 		  f->block_len, start);
 	return 0;
+}
+
+/* Where reading goes on in order, more of the frame at once. */
+static void fetch_look_ahead(struct fetch *f, const struct log_frame *frame)
+{
+	uint32_t last = frame->payload_len
+				? (frame->payload_len - 1) / LOG_CHUNK_BYTES
+				: 0;
+	uint32_t wanted = f->first + AHEAD_CHUNKS - 1;
+
+	if (f->in_order)
+		f->last = base_max(f->last, base_min(last, wanted));
+	if (f->frame == f->reader->last_frame &&
+	    f->open->segment->header.key == f->reader->last_segment)
+		f->reader->last_chunk = f->last;
 }
 
 static int fetch_check_header(struct fetch *f, const uint8_t *raw,
@@ -484,10 +517,14 @@ static void fetch_done(struct loop_op *op, int res)
 		fetch_keep_header(f);
 	if (!err && f->state == FETCH_HEADER) {
 		f->state = FETCH_CHUNKS;
-		err = fetch_submit(f);
-		if (!err)
-			return;
-	} else if (!err) {
+		fetch_look_ahead(f, &frame);
+		if (fetch_end_offset(f) > f->block_offset + f->block_len) {
+			err = fetch_submit(f);
+			if (!err)
+				return;
+		}
+	}
+	if (!err) {
 		err = fetch_serve(f, &frame);
 		fetch_free_packed(f);
 	}
@@ -500,6 +537,7 @@ static int fetch_start(struct log_reader *r, struct log_read *read,
 	struct header_entry *h =
 		reader_header(r, read->loc.segment, read->loc.frame);
 	struct fetch *f = calloc(1, sizeof(*f));
+	struct log_frame frame;
 	int err;
 
 	if (!f)
@@ -510,13 +548,31 @@ static int fetch_start(struct log_reader *r, struct log_read *read,
 	f->frame = read->loc.frame;
 	f->first = loc_first(&read->loc);
 	f->last = loc_last(&read->loc);
-	f->state = FETCH_CHUNKS;
-	if (h->frame == f->frame && h->segment == read->loc.segment)
+	f->state = FETCH_HEADER;
+	if (f->first == 0)
+		f->need = (uint32_t)base_min((uint64_t)read->loc.at +
+						     read->loc.stored_len,
+					     LOG_CHUNK_BYTES);
+	f->in_order = r->last_segment == read->loc.segment &&
+		      (r->last_frame == f->frame
+			       ? f->first == r->last_chunk + 1
+			       : r->last_frame < f->frame && f->first == 0);
+	r->last_segment = read->loc.segment;
+	r->last_frame = f->frame;
+	r->last_chunk = f->last;
+	if (h->frame == f->frame && h->segment == read->loc.segment) {
 		memcpy(f->header, h->raw, sizeof(f->header));
-	else if (f->first)
-		f->state = FETCH_HEADER;
-	err = fetch_submit(f);
+		f->state = FETCH_CHUNKS;
+		err = log_frame_decode(f->header, &frame);
+		if (!err)
+			fetch_look_ahead(f, &frame);
+	} else {
+		err = 0;
+	}
+	if (!err)
+		err = fetch_submit(f);
 	if (err) {
+		io_buffer_free(f->block);
 		free(f);
 		return err;
 	}
