@@ -412,12 +412,11 @@ int sim_node_loop_init(struct loop *loop)
 	return 0;
 }
 
-void sim_node_loop_fini(struct loop *loop)
+/* Its thread has ended: what is still in flight has no callback any more. */
+static void give_up(struct sim_loop *l)
 {
-	struct sim_loop *l = loop_of(loop);
 	struct sim_node *n = l->node;
 
-	ASSERT(!l->running);
 	list_for_each_safe(at, &n->held) {
 		struct sim_op *op = list_entry(at, struct sim_op, link);
 
@@ -428,7 +427,16 @@ void sim_node_loop_fini(struct loop *loop)
 	}
 	drop_ops(n, &l->ops, n->dead);
 	drop_ops(n, &l->ready, n->dead);
-	loop->in_flight = 0;
+	l->loop->in_flight = 0;
+}
+
+void sim_node_loop_fini(struct loop *loop)
+{
+	struct sim_loop *l = loop_of(loop);
+	struct sim_node *n = l->node;
+
+	ASSERT(!l->running);
+	give_up(l);
 	list_for_each_safe(at, &n->sockets) {
 		struct sim_socket *s = list_entry(at, struct sim_socket, link);
 
@@ -468,6 +476,7 @@ void sim_node_loop_iterate(struct sim_loop *l)
 	if (l->started && atomic_exchange(&l->loop->stopping, false)) {
 		l->started = false;
 		list_remove(&l->link);
+		give_up(l);
 	}
 }
 

@@ -8,7 +8,8 @@
  * has been lost.
  *
  * Damage concerns the messages that it touches, each of which is returned
- * with its error, and is reported once for every place; what passes, as a
+ * with its error, and is reported once for every place, when it has been read
+ * twice: a bit may flip on its way; what passes, as a
  * lack of memory, ends the request, which may be made again.
  *
  * At most READING_MAX requests are being read at a time, each with one part
@@ -292,6 +293,7 @@ static void fetch_serve(struct job *job)
 	if (!err && !f->message_count && !f->expired_ms && f->next < f->end) {
 		job->from = f->next;
 		job->plans = 0;
+		job->again = false;
 		job_ask(job);
 		return;
 	}
@@ -384,6 +386,23 @@ static int job_prepare_piece(struct job *job)
 
 /* ---- the way of a job ---- */
 
+static bool read_is_damaged(const struct extent_read *read)
+{
+	for (uint32_t i = 0; i < read->count; i++)
+		if (read->chunk_err[i])
+			return true;
+	return read->header_err;
+}
+
+static bool job_is_damaged(const struct job *job)
+{
+	for (uint32_t i = 0; i < job->body_next; i++)
+		if (job->bodies[i].err && job->bodies[i].err != -ENOENT)
+			return true;
+	return job->run_err || read_is_damaged(&job->index) ||
+	       read_is_damaged(&job->part);
+}
+
 /* Everything of the plan has been read, or some of it is not there. */
 static void job_serve(struct job *job)
 {
@@ -394,7 +413,10 @@ static void job_serve(struct job *job)
 		job_end(job, job->err);
 	else if (job->gone && job->plans < PLANS_MAX)
 		job_ask(job);
-	else if (job->fetch)
+	else if (!job->again && job_is_damaged(job)) {
+		job->again = true;
+		job_ask(job);
+	} else if (job->fetch)
 		fetch_serve(job);
 	else
 		piece_serve(job);

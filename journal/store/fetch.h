@@ -42,8 +42,9 @@ struct job {
 	uint64_t from; /* ref */
 	unsigned plans;
 	struct plan *plan;
-	int err;   /* ends it */
-	bool gone; /* a file was not there */
+	int err;    /* ends it */
+	bool gone;  /* a file was not there */
+	bool again; /* something seemed damaged, and is read once more */
 	unsigned pending;
 
 	struct body *bodies; /* of the plan's entries, in their order */

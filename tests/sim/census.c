@@ -68,7 +68,8 @@ static bool census_look_at(struct taking *t, struct load_held held)
 	if (delivery_piece_count(d)) {
 		uint64_t read = rig_read_large(&c->rig, d);
 
-		if (!read && c->model->forgetful)
+		/* What an injected failure leaves undone is done again. */
+		if (!read && (c->model->forgetful || c->model->damaged))
 			read = rig_read_large(&c->rig, d);
 		if (rig_is_dead(c->rig.rig))
 			return false;
@@ -189,6 +190,9 @@ static int name_damage(void *ctx, const struct store_damage *d)
 		if (!t->consumer || t->info.id != d->queue || !d->first_ref)
 			continue;
 		n->named[q] += d->last_ref - d->first_ref + 1;
+		/* The scrubber names from the first to the last. */
+		if (n->census->rig->scrubs)
+			continue;
 		for (size_t i = 0; i < t->ref_count; i++)
 			if (t->refs[i] >= d->first_ref &&
 			    t->refs[i] <= d->last_ref)

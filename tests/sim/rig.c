@@ -123,6 +123,7 @@ int rig_start(struct rig *r, struct sim *sim, const struct rig_options *o)
 	memset(r, 0, sizeof(*r));
 	r->sim = sim;
 	r->shard_count = o->shard_count ? o->shard_count : 1;
+	r->scrubs = o->scrub_ns;
 	r->io = sim_node_create(sim, "broker", o->disk);
 	sim_wall_step(sim_node(r->io), o->wall_skew_ms);
 	err = crypto_init();

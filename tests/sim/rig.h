@@ -42,6 +42,7 @@ struct rig {
 	struct store *store;
 	struct core *core;
 	unsigned shard_count;
+	bool scrubs;
 	int failed; /* the log's or the store's, 0 while all is well */
 	char why[512];
 	/* While rig_start() ran: its node died; its index was damaged. */
