@@ -186,11 +186,11 @@ static int open_directory(struct wiring *w)
 	return failed(err, "no-directory", why);
 }
 
-/* Of the limit, 5/8 go to messages on their way, 2/8 to what is known of those
+/* Of the limit, 4/8 go to messages on their way, 2/8 to what is known of those
  * that wait; the rest is for connections and buffers. */
 static uint64_t core_memory(const struct wiring *w)
 {
-	return w->memory.bytes / 8 * 5;
+	return w->memory.bytes / 8 * 4;
 }
 
 static uint64_t store_memory(const struct wiring *w)
