@@ -204,10 +204,13 @@ static int name_damage(void *ctx, const struct store_damage *d)
 }
 
 /* What is kept back is what the store names, and nothing else; what it names
- * may have left before. */
+ * may have left before.  What was copied before it rotted, and moved after it
+ * was found damaged, is whole again for the store; the core keeps it back, and
+ * counts it, until the next start. */
 static void census_damage(struct census *x)
 {
 	struct naming n = {.census = x};
+	bool moved = store_stats(x->rig->store)->copied_messages > 0;
 
 	(void)store_each_damage(x->rig->store, name_damage, &n);
 	if (n.places && !x->model->damaged)
@@ -215,13 +218,14 @@ static void census_damage(struct census *x)
 	for (unsigned q = 0; q < MODEL_QUEUES; q++) {
 		const struct taking *t = &x->queues[q];
 
-		if (t->unserved > n.named[q])
+		if (t->unserved > n.named[q] &&
+		    (!moved || t->unserved > t->info.damaged))
 			model_fail("%s keeps %llu messages back, and the store "
 				   "names %llu",
 				   model_queue_name(q),
 				   (unsigned long long)t->unserved,
 				   (unsigned long long)n.named[q]);
-		if (t->large_unread && !n.places)
+		if (t->large_unread && !n.places && !moved)
 			model_fail("%s has a large message that cannot be "
 				   "read, and the store names no damage",
 				   model_queue_name(q));
