@@ -96,7 +96,7 @@ help:
 	@echo 'make sim        simulation with the fixed seeds'
 	@echo 'make soak       long runs: many seeds, many kills   [SIM_SEEDS=10000 KILL_CYCLES=1000]'
 	@echo 'make fuzz       every fuzz target under libFuzzer   [FUZZ_SECONDS=30]'
-	@echo 'make lab        power cuts on a real ext4, in user-mode-linux guests   [LAB_CUTS=200]'
+	@echo 'make lab        a full disk, and power cuts on a real ext4 in guests   [LAB_CUTS=200]'
 	@echo 'make bench      measure the journal and the broker (bench/README.md)'
 
 .PHONY: deps
@@ -136,6 +136,7 @@ fuzz:
 .PHONY: lab
 lab:
 	$(SUBMAKE) all
+	@BUILD=$(BUILD) tests/lab/full.py || [ $$? -eq 77 ]
 	@BUILD=$(BUILD) tests/lab/powercut.py || [ $$? -eq 77 ]
 
 .PHONY: bench

@@ -109,10 +109,9 @@ MUST_CHECK int io_list(struct io *, const char *path,
 struct io_fs {
 	uint64_t bytes_total;
 	uint64_t bytes_free; /* for us: f_bavail */
-	uint64_t
-		bytes_used; /* by anybody; used/(used + free) is what df says */
-	int network;	    /* NFS, SMB, FUSE, 9p and the like */
-	char name[16];	    /* "ext4", "nfs", "tmpfs", or "0x..." */
+	uint64_t bytes_used; /* by anybody; df: used / (used + free) */
+	int network;	     /* NFS, SMB, FUSE, 9p and the like */
+	char name[16];	     /* "ext4", "nfs", "tmpfs", or "0x..." */
 };
 MUST_CHECK int io_fs_info(struct io *, const char *path, struct io_fs *ret);
 

@@ -169,11 +169,18 @@ class Replay:
                 os.fsync(device.fileno())
             run("mount", "/dev/mapper/cut", DISK)
             try:
-                return self.look()
+                return self.files(), self.look()
             finally:
                 run("umount", DISK)
         finally:
             run("dmsetup", "remove", "cut")
+
+    @staticmethod
+    def files():
+        """How many there are of each kind: what the load has come to."""
+        return {kind: len(os.listdir(DISK + "/data/" + kind))
+                for kind in os.listdir(DISK + "/data")
+                if os.path.isdir(DISK + "/data/" + kind)}
 
     def look(self):
         """What a broker on that disk hands out, by queue."""
@@ -217,7 +224,8 @@ def replay(options):
             begun = time.monotonic()
             line = {"cut": text}
             try:
-                line["found"] = r.cut(writelog.Cut.parse(text))
+                line["files"], line["found"] = r.cut(
+                    writelog.Cut.parse(text))
             except (AssertionError, KeyError, OSError, ValueError,
                     subprocess.SubprocessError):
                 line["wrong"] = traceback.format_exc()
