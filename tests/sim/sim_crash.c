@@ -243,6 +243,7 @@ static int replay(int argc, char **argv)
 
 int main(int argc, char **argv)
 {
+	trial_tune_memory(argv);
 	if (argc > 2 && argv[1][0] == '-')
 		return replay(argc, argv);
 	return test_run(argc, argv);

@@ -5,8 +5,8 @@
  *
  *	sim_rot --case 57	replays one
  *
- * By default every CASE_STRIDE-th case is tried; SIM_SEEDS above 1000 tries
- * all of them, and every bit. */
+ * By default every CASE_STRIDE-th case is tried; SIM_THOROUGH=1 tries all of
+ * them, and every bit. */
 #include "tests/unit/test.h"
 
 #include "tests/sim/load.h"
@@ -54,11 +54,13 @@ static const struct load_options rot_load = {
 	.pause_ns_max = 3000000,
 	.long_ppm = 40000,
 	.quiet_ppm = 30000,
+	.consumers = 2,
+	.priority_ppm = 100000,
 };
 
 /* ---- the disk ---- */
 
-/* Three epochs, checkpoints, dead letters, large messages. */
+/* Three epochs, checkpoints, extents, dead letters, large messages. */
 static void rot_fill(struct rot *rot)
 {
 	struct sim_config config = sim_config_calm(6);
@@ -66,6 +68,10 @@ static void rot_fill(struct rot *rot)
 	rot->sim = sim_create(&config);
 	rot->rig = (struct rig_options){.shard_count = 2,
 					.checkpoint_bytes = 150000,
+					.hot_bytes = 1,
+					.hot_ns = 100000000,
+					.extent_bytes = 60000,
+					.store_memory_bytes = 20000,
 					.rules = load_rules,
 					.rule_count = load_rule_count};
 	model_init(&rot->model);
@@ -293,6 +299,7 @@ static int rot_session(long only, bool thorough, unsigned *refused,
 {
 	struct rot *rot = calloc(1, sizeof(*rot));
 	struct io *io;
+	unsigned extents = 0;
 	int failures = 0;
 
 	rot->thorough = thorough;
@@ -301,6 +308,10 @@ static int rot_session(long only, bool thorough, unsigned *refused,
 	if (rot_list(rot, io, "data") != 0)
 		model_fail("the directory cannot be listed");
 	io_free(io);
+	for (unsigned i = 0; i < rot->file_count; i++)
+		extents += strstr(rot->files[i].path, "/extents/") != NULL;
+	if (!extents)
+		model_fail("nothing has been moved to an extent file");
 	add_cases(rot);
 	if (only >= 0)
 		return rot_fork(rot, (size_t)only);
@@ -330,8 +341,8 @@ static unsigned *shared_counts(void)
 
 TEST("what has rotted is refused by name, or served whole, or kept back")
 {
-	const char *seeds = getenv("SIM_SEEDS");
-	bool thorough = seeds && strtoull(seeds, NULL, 10) > 1000;
+	const char *said = getenv("SIM_THOROUGH");
+	bool thorough = said && *said == '1';
 	unsigned *counts = shared_counts();
 	int status;
 	pid_t child;

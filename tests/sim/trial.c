@@ -474,6 +474,23 @@ void trial_run(const struct trial *t, struct trial_report *report)
 
 /* ---- children ---- */
 
+void trial_tune_memory(char **argv)
+{
+#ifndef __SANITIZE_ADDRESS__
+	static const char tunables[] = "glibc.malloc.hugetlb=1:"
+				       "glibc.malloc.mmap_threshold=1073741824:"
+				       "glibc.malloc.trim_threshold=4294967296:"
+				       "glibc.malloc.top_pad=8388608";
+
+	if (getenv("GLIBC_TUNABLES") ||
+	    setenv("GLIBC_TUNABLES", tunables, 1) != 0)
+		return;
+	execv("/proc/self/exe", argv);
+#else
+	(void)argv;
+#endif
+}
+
 static char output[16384];
 
 const char *trial_output(void)

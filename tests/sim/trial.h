@@ -57,4 +57,9 @@ __attribute__((noreturn)) void trial_run(const struct trial *,
 int trial_fork(const struct trial *, struct trial_report *);
 const char *trial_output(void);
 
+/* First thing in main(): starts the program again with an allocator that keeps
+ * what it has and asks for large pages, for half of a short trial is page
+ * faults.  Nothing under a sanitizer. */
+void trial_tune_memory(char **argv);
+
 #endif
