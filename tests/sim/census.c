@@ -191,7 +191,7 @@ static int name_damage(void *ctx, const struct store_damage *d)
 			continue;
 		n->named[q] += d->last_ref - d->first_ref + 1;
 		/* The scrubber names from the first to the last. */
-		if (n->census->rig->scrubs)
+		if (n->census->rig->scrubs || n->census->model->rotting)
 			continue;
 		for (size_t i = 0; i < t->ref_count; i++)
 			if (t->refs[i] >= d->first_ref &&

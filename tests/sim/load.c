@@ -155,7 +155,8 @@ static void publish_one(struct load_producer *p)
 					     .len = len,
 					     .expiry_ms = props.expiry_ms,
 					     .priority = props.priority,
-					     .later = p->anonymous});
+					     .later = p->anonymous ||
+						      p->target == MODEL_TO_M});
 	rig_publish_with(&p->rig, id, (uint32_t)len, &props, to);
 }
 

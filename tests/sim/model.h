@@ -91,8 +91,10 @@ struct model {
 	struct model_queue_state queues[MODEL_QUEUES];
 	uint32_t life; /* incarnations so far */
 	uint32_t producers;
-	bool damaged;	/* the disk has lied or rotted: refusing to serve some
-			   messages is right, serving wrong ones never */
+	bool damaged; /* the disk has lied or rotted: refusing to serve some
+			 messages is right, serving wrong ones never */
+	bool rotting; /* ... and goes on doing so: what was served may have been
+			 damaged afterwards */
 	bool forgetful; /* memory fails: counts and dead letters, which nobody
 			   confirms, may be left out */
 	bool cramped; /* the disk may be full: what was rejected may stay where

@@ -221,7 +221,8 @@ static void fault_rot(struct course *c)
 		(void)sim_disk_rot(c->disk, sim_chance(c->sim, 200000));
 	for (unsigned f = SIM_FAULT_CUT; f < SIM_FAULT_END; f++)
 		sim_disk_fault_at(c->disk, f, 0);
-	if (sim_chance(c->sim, 500000))
+	c->model.rotting = sim_chance(c->sim, 500000);
+	if (c->model.rotting)
 		sim_disk_fault_at(c->disk, fault, from + k);
 	c->model.damaged = true;
 }
