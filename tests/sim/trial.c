@@ -270,6 +270,9 @@ static struct rig *course_start(struct course *c, enum phase phase)
 	 * memory. */
 	if (phase == PHASE_HALF || phase == PHASE_EMPTY)
 		options.memory_bytes = 0;
+	/* An index that is damaged again and again must not be all there is. */
+	if (c->report->lives > LIVES_MAX / 4)
+		options.index_faults.corrupt_ppm = 0;
 	err = rig_start(r, c->sim, &options);
 	if (!err)
 		return r;
