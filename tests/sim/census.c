@@ -190,8 +190,10 @@ static int name_damage(void *ctx, const struct store_damage *d)
 		if (!t->consumer || t->info.id != d->queue || !d->first_ref)
 			continue;
 		n->named[q] += d->last_ref - d->first_ref + 1;
-		/* The scrubber names from the first to the last. */
-		if (n->census->rig->scrubs || n->census->model->rotting)
+		/* The scrubber names from the first to the last, copying all
+		 * of a run; readers, exactly what lies in a chunk. */
+		if (n->census->rig->scrubs || n->census->model->rotting ||
+		    d->bytes != BLOB_CHUNK_STRIDE)
 			continue;
 		for (size_t i = 0; i < t->ref_count; i++)
 			if (t->refs[i] >= d->first_ref &&
