@@ -93,7 +93,7 @@ help:
 	@echo 'make unit       unit tests'
 	@echo 'make asan       unit tests under AddressSanitizer and UBSan'
 	@echo 'make tsan       threaded unit tests under ThreadSanitizer'
-	@echo 'make sim        simulation with the fixed seeds'
+	@echo 'make sim        simulation with the fixed seeds; SEEDS=n: n others'
 	@echo 'make soak       long runs: many seeds, many kills   [SIM_SEEDS=10000 KILL_CYCLES=1000]'
 	@echo 'make fuzz       every fuzz target under libFuzzer   [FUZZ_SECONDS=30]'
 	@echo 'make lab        a full disk, and power cuts on a real ext4 in guests   [LAB_CUTS=200]'
