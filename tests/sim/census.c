@@ -1,4 +1,5 @@
 /* The census of load.h: everything that a recovered broker has. */
+#include "journal/log/blob.h"
 #include "tests/sim/load_private.h"
 
 /* It waits so long for the next message. */
