@@ -147,9 +147,12 @@ static void grant(struct link_out *out, bool force)
 	consumer_credit(&out->consumer, want, out->draining);
 }
 
+/* Proton tells of it only when nothing of the link waits for the session's
+ * window, and it does not look again by itself. */
 static void finish_drain(struct link_out *out)
 {
-	if (!out->drained || uncounted(out) || !is_live(out))
+	if (!out->drained || uncounted(out) || !is_live(out) ||
+	    pn_link_queued(out->link.pn))
 		return;
 	out->drained = false;
 	out->draining = false;
@@ -174,6 +177,8 @@ static void on_drained(struct consumer *consumer)
 	out->granted = 0;
 	out->drained = true;
 	finish_drain(out);
+	if (out->drained && list_empty(&out->hungry_node))
+		list_push(&out->link.connection->hungry, &out->hungry_node);
 }
 
 void link_out_flow(struct link *l)
@@ -336,7 +341,7 @@ void link_out_pump(struct connection *c)
 
 		pump(out);
 		if (list_empty(&out->hungry_node) && out->link.pn &&
-		    (out->waiting_count || out->large))
+		    (out->waiting_count || out->large || out->drained))
 			list_push(&c->hungry, &out->hungry_node);
 	}
 }
