@@ -112,6 +112,8 @@ static int rig_open(struct rig *r, const struct rig_options *o)
 		err = store_start(r->store, r->store_loop, r->extents_loop);
 	if (!err)
 		err = log_start(r->log, r->journal_loop);
+	if (err && !r->why[0])
+		snprintf(r->why, sizeof(r->why), "%s", log_why(r->log));
 	return err;
 }
 
