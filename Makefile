@@ -52,6 +52,8 @@ FUZZ_SRC := $(wildcard tests/fuzz/fuzz_*.c)
 # Without libFuzzer the targets get a main that replays their corpora.
 FUZZ_ENGINE ?= $(BUILD)/tests/fuzz/replay.o
 BENCH_SRC := $(wildcard bench/*.c)
+# One program of several files; unit tests named test_load* link them, too.
+LOAD_SRC := $(wildcard bench/load/*.c)
 MAN_SRC := $(wildcard docs/man/*.scd)
 
 LIB_OBJ := $(LIB_SRC:%.c=$(BUILD)/%.o)
@@ -63,11 +65,15 @@ SIM_BIN := $(SIM_SRC:%.c=$(BUILD)/%)
 PEER_BIN := $(PEER_SRC:%.c=$(BUILD)/%)
 FUZZ_BIN := $(FUZZ_SRC:%.c=$(BUILD)/%)
 BENCH_BIN := $(BENCH_SRC:%.c=$(BUILD)/%)
+LOAD_BIN := $(BUILD)/bench/holdfast-load
+LOAD_OBJ := $(LOAD_SRC:%.c=$(BUILD)/%.o) \
+	$(BUILD)/tools/bench_value.o $(BUILD)/tools/histogram.o $(BUILD)/tools/options.o
+LOAD_UNIT_BIN := $(filter $(BUILD)/tests/unit/test_load%,$(UNIT_BIN))
 THREADED_BIN := $(filter $(THREADED_TESTS:%=$(BUILD)/tests/unit/%),$(UNIT_BIN))
 MAN_PAGES := $(MAN_SRC:docs/man/%.scd=$(BUILD)/man/%)
 ALL_OBJ := $(LIB_OBJ) $(DAEMON_OBJ) $(TOOL_OBJ) $(SIM_SHARED_OBJ) \
 	$(patsubst %.c,$(BUILD)/%.o,$(UNIT_SRC) $(SIM_SRC) $(PEER_SRC) \
-	$(FUZZ_SRC) tests/fuzz/replay.c $(BENCH_SRC))
+	$(FUZZ_SRC) tests/fuzz/replay.c $(BENCH_SRC) $(LOAD_SRC))
 
 LINK = $(CC) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 # A sub-make of its own takes all cores, unless the caller has said -j.
@@ -172,7 +178,7 @@ clean:
 unit-programs: $(UNIT_BIN)
 sim-programs: $(SIM_BIN)
 peer-programs: $(PEER_BIN)
-bench-programs: $(BENCH_BIN)
+bench-programs: $(BENCH_BIN) $(LOAD_BIN)
 fuzz-programs: $(FUZZ_BIN)
 
 .PHONY: build-plain build-asan build-tsan build-fuzz
@@ -208,8 +214,14 @@ $(BUILD)/holdfastd: $(DAEMON_OBJ) $(BUILD)/libholdfast.a
 $(BUILD)/holdfast: $(TOOL_OBJ) $(BUILD)/libholdfast.a
 	@$(LINK)
 
-$(UNIT_BIN): $(BUILD)/%: $(BUILD)/%.o $(BUILD)/libholdfast.a
+$(filter-out $(LOAD_UNIT_BIN),$(UNIT_BIN)): $(BUILD)/%: $(BUILD)/%.o $(BUILD)/libholdfast.a
 	@$(LINK) -lcmocka
+
+$(LOAD_UNIT_BIN): $(BUILD)/%: $(BUILD)/%.o $(filter-out %/main.o,$(LOAD_OBJ)) $(BUILD)/libholdfast.a
+	@$(LINK) -lcmocka
+
+$(LOAD_BIN): $(LOAD_OBJ) $(BUILD)/libholdfast.a
+	@$(LINK)
 
 # Their allocations can be made to fail (base/sim/sim.h).
 $(BUILD)/tests/sim/sim_crash $(BUILD)/tests/unit/test_index \
