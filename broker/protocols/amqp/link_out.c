@@ -112,13 +112,16 @@ static uint32_t uncounted(const struct link_out *out)
 
 static uint32_t window(const struct link_out *out)
 {
-	uint64_t n = WINDOW_BYTES / base_max(out->average_bytes, 1);
+	uint64_t each = base_max(out->average_bytes, 1);
+	uint64_t n = WINDOW_BYTES / each;
 	uint32_t max = out->link.connection->amqp->options.link_unsettled_max;
 	uint32_t room = max > out->unsettled ? max - out->unsettled : 0;
 
 	if (out->unsettled_bytes >= UNSETTLED_BYTES_MAX)
 		return 0;
 	n = base_max(WINDOW_MIN, base_min(n, WINDOW_MAX));
+	n = base_min(n,
+		     1 + (UNSETTLED_BYTES_MAX - out->unsettled_bytes) / each);
 	return (uint32_t)base_min(n, room);
 }
 
