@@ -4,7 +4,8 @@
  * in tools/bench_wire.h, which knows one link only: a library costs more than
  * the broker that is to be measured.  Nothing is declared: attaching to an
  * address makes its queue where the broker does such things.  With fan-out
- * senders attach to the topic and receivers to the queues behind it.
+ * senders attach to the topic and receivers to "topic::queue", as Holdfast and
+ * Artemis have it; the setup attaches, too, so that no queue comes too late.
  *
  * Deliveries of all links share one count of delivery ids, so a delivery id is
  * the number of the message on this wire.
@@ -226,25 +227,18 @@ static void put_open(struct wire *w)
  * is to be made where nothing is yet. */
 static void put_terminus(struct wire *w, bool source, bool ours, uint32_t lane)
 {
-	bool topic = w->terms->topic != NULL;
-	const char *kind = topic ? "topic" : "queue";
-	uint32_t fields = source ? 11 : 7;
-	size_t list;
+	const char *kind = w->terms->topic ? "topic" : "queue";
+	uint32_t fields = ours ? 1 : source ? 11 : 7;
+	size_t list = begin_list(w, source ? 0x28 : 0x29, fields);
 
-	if (ours || (topic && source)) {
-		/* What lies behind a topic is there already. */
-		list = begin_list(w, source ? 0x28 : 0x29, 1);
-		if (ours)
-			put_nulls(w, 1);
-		else
-			put_string(w, w->lanes[lane].queue);
-		end_list(w, list);
-		return;
+	if (ours) {
+		put_nulls(w, 1);
+	} else {
+		put_string(w, source ? w->lanes[lane].queue
+				     : w->lanes[lane].address);
+		put_nulls(w, fields - 2);
+		put_bytes(w, 0xb3, kind, strlen(kind));
 	}
-	list = begin_list(w, source ? 0x28 : 0x29, fields);
-	put_string(w, source ? w->lanes[lane].queue : w->lanes[lane].address);
-	put_nulls(w, fields - 2);
-	put_bytes(w, 0xb3, kind, strlen(kind));
 	end_list(w, list);
 }
 
@@ -528,7 +522,7 @@ static void on_attach(struct wire *w, const struct bench_value *f)
 	}
 	a->lanes[handle] = lane;
 	a->links[lane].attached = true;
-	if (!sends) {
+	if (w->role == WIRE_RECEIVER) {
 		a->links[lane].delivery_count = number_or(&f[9], 0);
 		put_credit(w, lane);
 	}
@@ -879,8 +873,9 @@ const struct protocol protocol_amqp = {
 	.name = "amqp",
 	.peers = "Holdfast, ActiveMQ Artemis, RabbitMQ 4 (AMQP 1.0)",
 	.port = 5672,
-	.setup = PROTOCOL_SETUP_NEVER,
+	.setup = PROTOCOL_SETUP_FAN_OUT,
 	.fans_out = true,
+	.qualifies = true,
 	.part_bytes = sizeof(struct amqp),
 	.open = amqp_open,
 	.input = amqp_input,

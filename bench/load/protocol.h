@@ -20,6 +20,7 @@ struct protocol {
 	uint16_t port;	   /* the usual one */
 	enum protocol_setup setup;
 	bool fans_out;
+	bool qualifies;	   /* a queue behind a topic is "topic::queue" */
 	size_t part_bytes; /* of its own state, zeroed */
 	/* Connected: say hello.  May allocate; 0 or -ENOMEM. */
 	int (*open)(struct wire *);

@@ -11,6 +11,7 @@
 
 #define LOOK_NS 2000000 /* between looks at the workers */
 #define LOOK_SHORT_NS 200000
+#define LEAD_NS 2000000u
 #define QUIET_NS 1000000000u
 #define STREAMS_UNKNOWN 4096u /* of whoever published what is consumed */
 
@@ -124,6 +125,19 @@ static char *make_name(const char *prefix, bool several, uint32_t at)
 	return asprintf(&name, "%s.%u", prefix, at) < 0 ? NULL : name;
 }
 
+static char *make_queue_name(const struct load_options *o, bool several,
+			     uint32_t at)
+{
+	char *name;
+
+	if (!o->fanout || !o->protocol->qualifies ||
+	    strcmp(o->receive_prefix, o->prefix) != 0)
+		return make_name(o->receive_prefix, several, at);
+	return asprintf(&name, "%s::%s.%u", o->prefix, o->prefix, at) < 0
+		       ? NULL
+		       : name;
+}
+
 static int make_sources(struct run *r)
 {
 	const struct load_options *o = r->o;
@@ -138,7 +152,7 @@ static int make_sources(struct run *r)
 		struct lane *l = &r->sources[i];
 
 		l->number = o->fanout ? i : 0;
-		l->queue = make_name(o->receive_prefix, several, i);
+		l->queue = make_queue_name(o, several, i);
 		l->address = o->fanout ? strdup(o->prefix)
 				       : make_name(o->prefix, several, i);
 		if (!l->queue || !l->address)
@@ -363,12 +377,12 @@ static enum phase next_phase(struct conductor *c, const struct sums *s)
 
 	switch (phase) {
 	case PHASE_SETUP:
-		return s->setup_done || !needs_setup(r) ? PHASE_CONNECTING
-							: PHASE_SETUP;
+		return s->setup_done ? PHASE_CONNECTING : PHASE_SETUP;
 	case PHASE_CONNECTING:
 		if (s->ready < r->plan.senders + r->plan.receivers)
 			return PHASE_CONNECTING;
-		r->start_ns = run_now_ns();
+		/* A schedule begins when every thread has heard of it. */
+		r->start_ns = run_now_ns() + (r->o->rate ? LEAD_NS : 0);
 		if (r->measure_ns == UINT64_MAX)
 			r->measure_ns = r->start_ns + r->o->warm_up_ns;
 		return PHASE_RUNNING;
@@ -538,6 +552,7 @@ int load_run(const struct load_options *o, struct load_result *ret, char *why,
 	r.measure_ns = o->mode == LOAD_CONSUME && !o->measure_ns ? r.begun_ns
 								 : UINT64_MAX;
 	err = prepare(&r, why, why_len);
+	r.phase = needs_setup(&r) ? PHASE_SETUP : PHASE_CONNECTING;
 	if (!err)
 		err = start(&r, workers);
 	if (!err)

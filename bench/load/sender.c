@@ -135,13 +135,22 @@ bool sender_fill(struct member *m, uint64_t now_ns)
 	return w->out.len - w->out.at >= WIRE_OUT_BYTES_SOFT;
 }
 
+/* How many it will have sent at the end. */
+static uint64_t target(const struct member *m)
+{
+	const struct run *r = m->worker->run;
+	uint64_t senders = r->plan.senders, due;
+
+	if (r->o->count || !r->o->rate)
+		return r->o->count ? m->quota : m->wire.sent;
+	due = sender_due(r, m->worker->window.end_ns);
+	return due > m->wire.index ? (due - m->wire.index - 1) / senders + 1
+				   : 0;
+}
+
 bool sender_is_done(const struct member *m)
 {
-	const struct worker *worker = m->worker;
-	const struct wire *w = &m->wire;
-
-	if (w->state == WIRE_CLOSED)
+	if (m->wire.state == WIRE_CLOSED)
 		return true;
-	return m->settled == w->sent &&
-	       w->sent >= limit(m, worker->window.end_ns);
+	return m->settled == m->wire.sent && m->wire.sent >= target(m);
 }

@@ -266,7 +266,7 @@ static void watch_time(struct worker *w)
 	if (r->o->count && r->plan.senders && !w->has_quota &&
 	    w->phase >= PHASE_RUNNING && w->now_ns >= w->window.start_ns)
 		set_quotas(w);
-	if (r->o->rate && r->start_ns)
+	if (r->o->rate && r->start_ns && w->phase < PHASE_CLOSING)
 		mark_due(w);
 	if (w->now_ns - w->flushed_ns >= TICK_NS) {
 		w->flushed_ns = w->now_ns;
@@ -315,9 +315,13 @@ static void nap(struct worker *w, struct epoll_event *events, int *ret_count)
 
 	if (w->phase <= PHASE_CONNECTING)
 		ns = NAP_SHORT_NS;
-	if (w->run->o->rate && w->phase == PHASE_RUNNING) {
+	if (w->run->o->rate &&
+	    (w->phase == PHASE_RUNNING || w->phase == PHASE_FINISHING)) {
 		due_ns = sender_due_ns(w->run, w->due);
-		ns = due_ns > w->now_ns ? base_min(ns, due_ns - w->now_ns) : 0;
+		if (due_ns <= w->now_ns)
+			due_ns = w->now_ns; /* at once */
+		if (due_ns <= w->window.end_ns)
+			ns = base_min(ns, due_ns - w->now_ns);
 	}
 	if (!list_empty(&w->dirty))
 		ns = 0;
@@ -361,6 +365,7 @@ static void *worker_main(void *arg)
 
 	prctl(PR_SET_TIMERSLACK, 1);
 	w->now_ns = w->flushed_ns = run_now_ns();
+	w->phase = run_phase(w->run);
 	while (w->phase != PHASE_ENDED) {
 		turn(w);
 		if (w->phase == PHASE_CLOSING && close_ns == UINT64_MAX)
