@@ -223,15 +223,16 @@ void wire_feed(struct wire *w, const void *data, size_t len)
 
 static void lost(struct wire *w, ssize_t got)
 {
+	const char *when =
+		w->state == WIRE_OPENING ? " while it was being opened" : "";
+
 	if (w->state == WIRE_CLOSING)
 		w->state = WIRE_CLOSED;
 	else if (got < 0)
-		wire_fail(w, "the connection broke: %s", err_str(-errno));
+		wire_fail(w, "the connection broke%s: %s", when,
+			  err_str(-errno));
 	else
-		wire_fail(w, "the peer closed the connection%s",
-			  w->state == WIRE_OPENING
-				  ? " while it was being opened"
-				  : "");
+		wire_fail(w, "the peer closed the connection%s", when);
 }
 
 void wire_read(struct wire *w)
