@@ -1,51 +1,21 @@
 /* bench/load/amqp.c: AMQP 1.0, for Holdfast, Artemis, RabbitMQ and others.
  *
- * One session, one link for each lane.  Written by hand for the reason given
- * in tools/bench_wire.h, which knows one link only: a library costs more than
- * the broker that is to be measured.  Nothing is declared: attaching to an
+ * One session, one link for each lane.  Nothing is declared: attaching to an
  * address makes its queue where the broker does such things.  With fan-out
  * senders attach to the topic and receivers to "topic::queue", as Holdfast and
  * Artemis have it; the setup attaches, too, so that no queue comes too late.
  *
  * Deliveries of all links share one count of delivery ids, so a delivery id is
- * the number of the message on this wire.
- *
- * OASIS AMQP 1.0 parts 1 (types), 2 (transport), 3 (messages), 5 (SASL). */
+ * the number of the message on this wire. */
 #include <errno.h>
 #include <string.h>
 
+#include "bench/load/amqp_frames.h"
 #include "bench/load/protocol.h"
 #include "tools/bench_value.h"
 
-#define FRAME_BYTES_MAX (256u * 1024u) /* ours */
 #define FRAME_BYTES_MIN 512u
-#define WINDOW 0x7fffffffu
-#define TRANSFER_HEAD_BYTES 48u
-#define MESSAGE_HEAD_BYTES 15u
 #define PEER_TEXT_MAX 160u
-
-enum performative {
-	OPEN = 0x10,
-	BEGIN = 0x11,
-	ATTACH = 0x12,
-	FLOW = 0x13,
-	TRANSFER = 0x14,
-	DISPOSITION = 0x15,
-	DETACH = 0x16,
-	END = 0x17,
-	CLOSE = 0x18,
-	SASL_MECHANISMS = 0x40,
-	SASL_INIT = 0x41,
-	SASL_OUTCOME = 0x44,
-};
-
-enum section {
-	SECTION_HEADER = 0x70,
-	SECTION_DATA = 0x75,
-	SECTION_SEQUENCE = 0x76,
-	SECTION_VALUE = 0x77,
-	SECTION_FOOTER = 0x78,
-};
 
 enum step {
 	STEP_SASL_HEADER,
@@ -87,309 +57,40 @@ struct amqp {
 static const uint8_t header_amqp[8] = {'A', 'M', 'Q', 'P', 0, 1, 0, 0};
 static const uint8_t header_sasl[8] = {'A', 'M', 'Q', 'P', 3, 1, 0, 0};
 
-/* ---- values ---- */
-
-static void put8(struct wire *w, unsigned v)
-{
-	uint8_t byte = (uint8_t)v;
-
-	wire_put(w, &byte, 1);
-}
-
-static void put32(struct wire *w, uint32_t v)
-{
-	v = __builtin_bswap32(v);
-	wire_put(w, &v, 4);
-}
-
-static void put_uint(struct wire *w, uint32_t v)
-{
-	put8(w, 0x70);
-	put32(w, v);
-}
-
-static void put_bytes(struct wire *w, unsigned type, const void *data,
-		      size_t len)
-{
-	put8(w, type);
-	put32(w, (uint32_t)len);
-	wire_put(w, data, len);
-}
-
-static void put_string(struct wire *w, const char *text)
-{
-	put_bytes(w, 0xb1, text, strlen(text));
-}
-
-static void put_nulls(struct wire *w, unsigned count)
-{
-	while (count--)
-		put8(w, 0x40);
-}
-
-/* Offsets into what is in out, because it may move. */
-static size_t mark(const struct wire *w)
-{
-	return w->out.len - w->out.at;
-}
-
-static void patch(struct wire *w, size_t at, size_t value)
-{
-	uint32_t v = __builtin_bswap32((uint32_t)value);
-
-	memcpy(w->out.data + w->out.at + at, &v, 4);
-}
-
-static size_t begin_frame(struct wire *w, unsigned type)
-{
-	size_t begun = mark(w);
-
-	put32(w, 0);
-	put32(w, 2u << 24 | type << 16);
-	return begun;
-}
-
-static void end_frame(struct wire *w, size_t begun)
-{
-	patch(w, begun, mark(w) - begun);
-}
-
-/* A described list32; returns where its size belongs. */
-static size_t begin_list(struct wire *w, unsigned code, uint32_t count)
-{
-	size_t begun;
-
-	put8(w, 0x00);
-	put8(w, 0x53);
-	put8(w, code);
-	put8(w, 0xd0);
-	begun = mark(w);
-	put32(w, 0);
-	put32(w, count);
-	return begun;
-}
-
-static void end_list(struct wire *w, size_t begun)
-{
-	patch(w, begun, mark(w) - begun - 4);
-}
-
-/* ---- what we say ---- */
-
-static void put_sasl_init(struct wire *w)
-{
-	const struct wire_terms *t = w->terms;
-	size_t frame = begin_frame(w, 1), list = begin_list(w, SASL_INIT, 2);
-	char login[600];
-	int n;
-
-	if (t->user) {
-		put_bytes(w, 0xb3, "PLAIN", 5);
-		n = snprintf(login, sizeof(login), "%c%s%c%s", 0, t->user, 0,
-			     t->password ? t->password : "");
-		put_bytes(w, 0xb0, login,
-			  base_min((size_t)n, sizeof(login) - 1));
-	} else {
-		put_bytes(w, 0xb3, "ANONYMOUS", 9);
-		put_bytes(w, 0xb0, "load", 4);
-	}
-	end_list(w, list);
-	end_frame(w, frame);
-}
-
-static void put_open(struct wire *w)
-{
-	size_t frame = begin_frame(w, 0), list = begin_list(w, OPEN, 4);
-	char id[96];
-
-	snprintf(id, sizeof(id), "load-%s-%d-%u", w->terms->tag, (int)w->role,
-		 w->index);
-	put_string(w, id);
-	put_string(w, w->terms->host);
-	put_uint(w, FRAME_BYTES_MAX);
-	put8(w, 0x60); /* channel-max 0 */
-	put8(w, 0);
-	put8(w, 0);
-	end_list(w, list);
-	end_frame(w, frame);
-
-	frame = begin_frame(w, 0);
-	list = begin_list(w, BEGIN, 4);
-	put_nulls(w, 1);
-	put_uint(w, 0);
-	put_uint(w, WINDOW);
-	put_uint(w, WINDOW);
-	end_list(w, list);
-	end_frame(w, frame);
-}
-
-/* Source and target; the far one has the address.  The capability says what
- * is to be made where nothing is yet. */
-static void put_terminus(struct wire *w, bool source, bool ours, uint32_t lane)
-{
-	const char *kind = w->terms->topic ? "topic" : "queue";
-	uint32_t fields = ours ? 1 : source ? 11 : 7;
-	size_t list = begin_list(w, source ? 0x28 : 0x29, fields);
-
-	if (ours) {
-		put_nulls(w, 1);
-	} else {
-		put_string(w, source ? w->lanes[lane].queue
-				     : w->lanes[lane].address);
-		put_nulls(w, fields - 2);
-		put_bytes(w, 0xb3, kind, strlen(kind));
-	}
-	end_list(w, list);
-}
-
-static void put_attach(struct wire *w, uint32_t lane)
-{
-	bool sends = w->role == WIRE_SENDER;
-	size_t frame = begin_frame(w, 0),
-	       list = begin_list(w, ATTACH, sends ? 10 : 7);
-	char name[96];
-
-	snprintf(name, sizeof(name), "load-%s-%d-%u.%u", w->terms->tag,
-		 (int)w->role, w->index, lane);
-	put_string(w, name);
-	put_uint(w, lane);
-	put8(w, sends ? 0x42 : 0x41); /* role */
-	put8(w, 0x50);
-	put8(w, 0); /* sender settles: unsettled */
-	put8(w, 0x50);
-	put8(w, 0); /* receiver settles: first */
-	put_terminus(w, true, sends, lane);
-	put_terminus(w, false, !sends, lane);
-	if (sends) {
-		put_nulls(w, 1); /* unsettled */
-		put8(w, 0x42);	 /* incomplete-unsettled */
-		put_uint(w, 0);	 /* initial-delivery-count */
-	}
-	end_list(w, list);
-	end_frame(w, frame);
-}
-
-static void put_credit(struct wire *w, uint32_t lane)
+static void grant_credit(struct wire *w, uint32_t lane)
 {
 	struct amqp *a = w->part;
 	struct link *l = &a->links[lane];
-	size_t frame = begin_frame(w, 0), list = begin_list(w, FLOW, 7);
 
-	put_uint(w, a->incoming_id);
-	put_uint(w, WINDOW);
-	put_uint(w, a->transfer_id);
-	put_uint(w, WINDOW);
-	put_uint(w, lane);
-	put_uint(w, l->delivery_count);
-	put_uint(w, w->terms->credit);
-	end_list(w, list);
-	end_frame(w, frame);
+	amqp_frames_credit(w, lane, l->delivery_count, a->incoming_id,
+			   a->transfer_id);
 	l->credit = w->terms->credit;
 }
 
-static void put_accept(struct wire *w)
+static void accept_all(struct wire *w)
 {
 	struct amqp *a = w->part;
-	size_t frame = begin_frame(w, 0), list = begin_list(w, DISPOSITION, 5);
-	static const uint8_t accepted[4] = {0x00, 0x53, 0x24, 0x45};
 
-	put8(w, 0x41);
-	put_uint(w, a->settle_first);
-	put_uint(w, a->settle_last);
-	put8(w, 0x41);
-	wire_put(w, accepted, sizeof(accepted));
-	end_list(w, list);
-	end_frame(w, frame);
+	if (a->unsettled)
+		amqp_frames_accept(w, a->settle_first, a->settle_last);
 	a->unsettled = false;
 }
 
 /* ---- sending ---- */
 
-/* Header (durable) and the start of a data section. */
-static void make_head(size_t body_len, uint8_t head[MESSAGE_HEAD_BYTES])
-{
-	static const uint8_t start[] = {
-		0x00, 0x53, SECTION_HEADER, 0xc0,	  0x02, 0x01,
-		0x41, 0x00, 0x53,	    SECTION_DATA, 0xb0};
-	uint32_t len = __builtin_bswap32((uint32_t)body_len);
-
-	_Static_assert(sizeof(start) + 4 == MESSAGE_HEAD_BYTES, "head");
-	memcpy(head, start, sizeof(start));
-	memcpy(head + sizeof(start), &len, 4);
-}
-
-/* Bytes at..at+len of head and body. */
-static void copy_message(const struct payload *p, size_t at, size_t len,
-			 uint8_t *to)
-{
-	uint8_t head[MESSAGE_HEAD_BYTES];
-
-	if (at < sizeof(head)) {
-		size_t n = base_min(sizeof(head) - at, len);
-
-		make_head(p->len, head);
-		memcpy(to, head + at, n);
-		at += n;
-		to += n;
-		len -= n;
-	}
-	if (len)
-		payload_copy(p, at - sizeof(head), len, to);
-}
-
-static uint8_t *at32(uint8_t *p, unsigned code, uint32_t v)
-{
-	*p = (uint8_t)code;
-	v = __builtin_bswap32(v);
-	memcpy(p + 1, &v, 4);
-	return p + 5;
-}
-
-/* One transfer frame: the hot path, so it is written in one go. */
-static void put_transfer(struct wire *w, const struct payload *payload,
-			 uint32_t lane, uint32_t id, size_t at, size_t len,
-			 bool more)
-{
-	struct amqp *a = w->part;
-	uint8_t *frame = wire_room(w, TRANSFER_HEAD_BYTES + len), *p, *list;
-	static const uint8_t start[] = {2, 0, 0, 0, 0x00, 0x53, TRANSFER, 0xc0};
-
-	memcpy(frame + 4, start, sizeof(start));
-	p = list = frame + 4 + sizeof(start);
-	p[1] = 6; /* fields */
-	p = at32(p + 2, 0x70, lane);
-	p = at32(p, 0x70, id);
-	if (at == 0) {
-		p[0] = 0xa0; /* delivery-tag */
-		p = at32(p + 1, 4, id);
-		*p++ = 0x43; /* message-format */
-	} else {
-		*p++ = 0x40;
-		*p++ = 0x40;
-	}
-	*p++ = 0x42; /* unsettled */
-	*p++ = more ? 0x41 : 0x42;
-	list[0] = (uint8_t)(p - list - 1);
-	copy_message(payload, at, len, p);
-	p += len;
-	patch(w, (size_t)(frame - w->out.data) - w->out.at,
-	      (size_t)(p - frame));
-	wire_commit(w, (size_t)(p - frame));
-	a->transfer_id++;
-}
-
 /* As much as the peer's window takes; where it stopped. */
-static size_t put_pieces(struct wire *w, const struct payload *payload,
-			 uint32_t lane, uint32_t id, size_t at)
+static size_t send_pieces(struct wire *w, const struct payload *payload,
+			  uint32_t lane, uint32_t id, size_t at)
 {
 	struct amqp *a = w->part;
-	size_t len = payload->len + MESSAGE_HEAD_BYTES;
-	size_t most = a->frame_bytes_max - TRANSFER_HEAD_BYTES;
+	size_t len = amqp_frames_message_len(payload);
+	size_t most = a->frame_bytes_max - AMQP_FRAMES_TRANSFER_BYTES;
 
 	while (at < len && a->window_end != a->transfer_id) {
 		size_t n = base_min(most, len - at);
 
-		put_transfer(w, payload, lane, id, at, n, at + n < len);
+		amqp_frames_transfer(w, payload, lane, id, at, n);
+		a->transfer_id++;
 		at += n;
 	}
 	return at;
@@ -406,11 +107,11 @@ static bool amqp_can_send(const struct wire *w, uint32_t lane)
 static void amqp_send(struct wire *w, uint32_t lane)
 {
 	struct amqp *a = w->part;
-	size_t at = put_pieces(w, &w->payload, lane, (uint32_t)w->sent, 0);
+	size_t at = send_pieces(w, &w->payload, lane, (uint32_t)w->sent, 0);
 
 	a->links[lane].credit--;
 	a->links[lane].delivery_count++;
-	if (at == w->payload.len + MESSAGE_HEAD_BYTES)
+	if (at == amqp_frames_message_len(&w->payload))
 		return;
 	a->stuck = true;
 	a->stuck_payload = w->payload;
@@ -426,9 +127,9 @@ static void go_on(struct wire *w)
 
 	if (!a->stuck || w->out.len - w->out.at >= WIRE_OUT_BYTES_SOFT)
 		return;
-	a->stuck_at = put_pieces(w, &a->stuck_payload, a->stuck_lane,
-				 a->stuck_id, a->stuck_at);
-	a->stuck = a->stuck_at < a->stuck_payload.len + MESSAGE_HEAD_BYTES;
+	a->stuck_at = send_pieces(w, &a->stuck_payload, a->stuck_lane,
+				  a->stuck_id, a->stuck_at);
+	a->stuck = a->stuck_at < amqp_frames_message_len(&a->stuck_payload);
 }
 
 /* ---- frames of the peer ---- */
@@ -484,7 +185,7 @@ static void on_open(struct wire *w, const struct bench_value *f)
 	struct amqp *a = w->part;
 
 	a->frame_bytes_max = (uint32_t)base_min(
-		number_or(&f[2], FRAME_BYTES_MAX), FRAME_BYTES_MAX);
+		number_or(&f[2], AMQP_FRAMES_BYTES_MAX), AMQP_FRAMES_BYTES_MAX);
 	a->idle_ms = number_or(&f[4], 0);
 	if (a->frame_bytes_max < FRAME_BYTES_MIN)
 		wire_fail(w, "the peer's max-frame-size is below 512");
@@ -497,7 +198,7 @@ static void on_begin(struct wire *w, const struct bench_value *f)
 	a->incoming_id = number_or(&f[1], 0);
 	a->window_end = number_or(&f[2], 0);
 	for (uint32_t i = 0; i < w->lane_count; i++)
-		put_attach(w, i);
+		amqp_frames_attach(w, i);
 }
 
 /* The answer to one of our attaches: its name ends in the lane. */
@@ -524,7 +225,7 @@ static void on_attach(struct wire *w, const struct bench_value *f)
 	a->links[lane].attached = true;
 	if (w->role == WIRE_RECEIVER) {
 		a->links[lane].delivery_count = number_or(&f[9], 0);
-		put_credit(w, lane);
+		grant_credit(w, lane);
 	}
 	if (++a->attached == w->lane_count)
 		wire_become_ready(w);
@@ -658,8 +359,8 @@ static void deliver(struct wire *w, uint32_t lane, const uint8_t *data,
 	if (!find_body(data, len, &body, &body_len))
 		body = data; /* foreign; the owner counts it */
 	w->arrived(w, lane, body, body_len, is_redelivered(data, len));
-	if (a->unsettled && a->settle_last + 1 != l->delivery_id)
-		put_accept(w);
+	if (a->settle_last + 1 != l->delivery_id)
+		accept_all(w);
 	if (!a->unsettled)
 		a->settle_first = l->delivery_id;
 	a->settle_last = l->delivery_id;
@@ -759,10 +460,10 @@ static void on_sasl_frame(struct wire *w, const uint8_t *data, size_t len)
 	if (!bench_value_fields(&c, f, ARRAY_COUNT(f), &code)) {
 		wire_fail(w, "the peer sent a SASL frame that is none");
 	} else if (code == SASL_MECHANISMS) {
-		put_sasl_init(w);
+		amqp_frames_sasl_init(w);
 	} else if (code == SASL_OUTCOME && f[0].number == 0) {
 		wire_put(w, header_amqp, 8);
-		put_open(w);
+		amqp_frames_open(w);
 		a->step = STEP_HEADER;
 	} else if (code == SASL_OUTCOME) {
 		wire_fail(w, "the peer refused the login (SASL outcome %u)",
@@ -797,7 +498,8 @@ static size_t amqp_input(struct wire *w, const uint8_t *p, size_t len)
 	memcpy(&size, p, 4);
 	size = __builtin_bswap32(size);
 	offset = 4u * p[4];
-	if (size < 8 || offset < 8 || offset > size || size > FRAME_BYTES_MAX) {
+	if (size < 8 || offset < 8 || offset > size ||
+	    size > AMQP_FRAMES_BYTES_MAX) {
 		wire_fail(w, "the peer sent a frame with a wrong size (%u)",
 			  size);
 		return 0;
@@ -832,31 +534,23 @@ static void amqp_flush(struct wire *w, uint64_t now_ns)
 {
 	struct amqp *a = w->part;
 
-	if (a->unsettled)
-		put_accept(w);
+	accept_all(w);
 	go_on(w);
 	if (w->role == WIRE_RECEIVER && w->state == WIRE_READY) {
 		for (uint32_t i = 0; i < w->lane_count; i++) {
 			if (a->links[i].credit <= w->terms->credit / 2)
-				put_credit(w, i);
+				grant_credit(w, i);
 		}
 	}
 	if (w->out.at == w->out.len && a->idle_ms &&
 	    now_ns - w->written_ns > (uint64_t)a->idle_ms * 300000u)
-		end_frame(w, begin_frame(w, 0));
+		amqp_frames_heartbeat(w);
 }
 
 static void amqp_close(struct wire *w)
 {
-	struct amqp *a = w->part;
-	size_t frame, list;
-
-	if (a->unsettled)
-		put_accept(w);
-	frame = begin_frame(w, 0);
-	list = begin_list(w, CLOSE, 0);
-	end_list(w, list);
-	end_frame(w, frame);
+	accept_all(w);
+	amqp_frames_close(w);
 }
 
 static void amqp_fini(struct wire *w)

@@ -166,29 +166,35 @@ static void put_pull(struct wire *w, uint32_t lane, uint32_t count)
 
 /* ---- what the peer says ---- */
 
-/* The words of "MSG <subject> <sid> [reply] <bytes>" and of "HMSG …", which
- * has one number more. */
-struct head {
-	const char *words[6];
-	unsigned count;
-	char line[LINE_BYTES_MAX];
+struct text {
+	const char *at;
+	size_t len;
 };
 
-static void split(struct head *h, const uint8_t *p, size_t len)
+/* The words of a line; where they end something else than a digit follows.
+ * Returns how many there are, at most `most`. */
+static unsigned split(const uint8_t *p, size_t len, struct text *words,
+		      unsigned most)
 {
-	char *at = h->line, *save;
+	const char *at = (const char *)p, *end = at + len;
+	unsigned count = 0;
 
-	memcpy(h->line, p, len);
-	h->line[len] = 0;
-	h->count = 0;
-	for (char *word = strtok_r(at, " \t", &save);
-	     word && h->count < ARRAY_COUNT(h->words);
-	     word = strtok_r(NULL, " \t", &save))
-		h->words[h->count++] = word;
+	while (count < most) {
+		while (at < end && (*at == ' ' || *at == '\t'))
+			at++;
+		if (at == end)
+			break;
+		words[count].at = at;
+		while (at < end && *at != ' ' && *at != '\t')
+			at++;
+		words[count].len = (size_t)(at - words[count].at);
+		count++;
+	}
+	return count;
 }
 
 struct message {
-	const char *subject, *reply; /* reply may be NULL */
+	struct text subject, reply; /* reply may be empty */
 	uint32_t sid;
 	const uint8_t *headers, *body;
 	size_t header_len, body_len;
@@ -196,13 +202,14 @@ struct message {
 
 static void on_confirmation(struct wire *w, const struct message *m)
 {
-	const char *number = strrchr(m->subject, '.');
-	uint64_t at = number ? strtoull(number + 1, NULL, 10) : UINT64_MAX;
+	const char *dot = memrchr(m->subject.at, '.', m->subject.len);
+	uint64_t at = dot ? strtoull(dot + 1, NULL, 10) : UINT64_MAX;
 	enum wire_outcome outcome = WIRE_ACCEPTED;
 
 	if (at >= w->sent) {
-		wire_fail(w, "the peer confirmed %s, which was never sent",
-			  m->subject);
+		wire_fail(w, "the peer confirmed %.*s, which was never sent",
+			  (int)base_min(m->subject.len, PEER_TEXT_MAX),
+			  m->subject.at);
 		return;
 	}
 	if (m->header_len || contains(m->body, m->body_len, "\"error\"")) {
@@ -242,11 +249,13 @@ static void on_declared(struct wire *w, const struct message *m)
 }
 
 /* "$JS.ACK.<stream>.<consumer>.<delivered>.…": delivered counts from 1. */
-static bool is_redelivered(const char *reply)
+static bool is_redelivered(struct text reply)
 {
-	for (unsigned dots = 0; *reply; reply++) {
-		if (*reply == '.' && ++dots == 4)
-			return strtoull(reply + 1, NULL, 10) > 1;
+	unsigned dots = 0;
+
+	for (size_t i = 0; i < reply.len; i++) {
+		if (reply.at[i] == '.' && ++dots == 4)
+			return strtoull(reply.at + i + 1, NULL, 10) > 1;
 	}
 	return false;
 }
@@ -261,7 +270,7 @@ static void on_delivery(struct wire *w, const struct message *m)
 			  m->sid);
 		return;
 	}
-	if (!m->reply) {
+	if (!m->reply.len) {
 		/* A status: 404, 408 and 409 end a request. */
 		if (contains(m->headers, m->header_len, " 409 ") &&
 		    !contains(m->headers, m->header_len, "Exceeded"))
@@ -275,7 +284,7 @@ static void on_delivery(struct wire *w, const struct message *m)
 	if (n->pulls[lane].wanted)
 		n->pulls[lane].wanted--;
 	w->arrived(w, lane, m->body, m->body_len, is_redelivered(m->reply));
-	wire_putf(w, "PUB %s 4\r\n+ACK\r\n", m->reply);
+	wire_putf(w, "PUB %.*s 4\r\n+ACK\r\n", (int)m->reply.len, m->reply.at);
 }
 
 static void on_message(struct wire *w, const struct message *m)
@@ -293,32 +302,34 @@ static void on_message(struct wire *w, const struct message *m)
 	}
 }
 
-/* A MSG or HMSG line of `line` bytes and what follows it. */
+/* "MSG <subject> <sid> [reply] <bytes>", or HMSG with one number more, in
+ * `line` bytes, and what follows. */
 static size_t take_message(struct wire *w, const uint8_t *p, size_t line,
 			   size_t len, bool has_headers)
 {
 	struct message m = {0};
-	struct head h;
-	size_t all;
+	struct text words[7];
+	unsigned count = split(p, line - 2, words, ARRAY_COUNT(words));
 	unsigned numbers = has_headers ? 2 : 1;
+	size_t all;
 
-	split(&h, p, line - 2);
-	if (h.count != 3 + numbers && h.count != 4 + numbers) {
+	if (count != 3 + numbers && count != 4 + numbers) {
 		fail_text(w, "a message that is none", p, line - 2);
 		return 0;
 	}
-	all = strtoull(h.words[h.count - 1], NULL, 10);
+	all = strtoull(words[count - 1].at, NULL, 10);
 	if (has_headers)
-		m.header_len = strtoull(h.words[h.count - 2], NULL, 10);
+		m.header_len = strtoull(words[count - 2].at, NULL, 10);
 	if (all > PAYLOAD_BYTES_MAX || m.header_len > all) {
 		fail_text(w, "a message that is too large", p, line - 2);
 		return 0;
 	}
 	if (len - line < all + 2)
 		return 0;
-	m.subject = h.words[1];
-	m.sid = (uint32_t)strtoul(h.words[2], NULL, 10);
-	m.reply = h.count == 4 + numbers ? h.words[3] : NULL;
+	m.subject = words[1];
+	m.sid = (uint32_t)strtoul(words[2].at, NULL, 10);
+	if (count == 4 + numbers)
+		m.reply = words[3];
 	m.headers = p + line;
 	m.body = m.headers + m.header_len;
 	m.body_len = all - m.header_len;
