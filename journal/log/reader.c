@@ -13,7 +13,7 @@
 #define OPEN_COUNT 8
 #define HEADER_COUNT 64 /* a power of two */
 #define PLAIN_COUNT 16
-#define AHEAD_CHUNKS 4u /* read at once where reading goes on in order */
+#define AHEAD_CHUNKS 8u /* read at once where reading goes on in order */
 #define TIDY_NS 1000000000ull
 #define IDLE_TURNS_MAX 5
 
@@ -583,6 +583,19 @@ static int fetch_start(struct log_reader *r, struct log_read *read,
 	return 0;
 }
 
+/* Until the frame's header is here a fetch can still become larger. */
+static bool fetch_covers(struct fetch *f, const struct log_loc *loc)
+{
+	uint32_t last = loc_last(loc);
+
+	if (f->open->segment->header.key != loc->segment ||
+	    f->frame != loc->frame || f->first > loc_first(loc))
+		return false;
+	if (f->state == FETCH_HEADER && last - f->first < AHEAD_CHUNKS)
+		f->last = base_max(f->last, last);
+	return f->last >= last;
+}
+
 static void reader_start(struct log_reader *r, struct log_read *read)
 {
 	const struct log_loc *loc = &read->loc;
@@ -596,9 +609,7 @@ static void reader_start(struct log_reader *r, struct log_read *read)
 	list_for_each(at, &r->fetches) {
 		struct fetch *f = list_entry(at, struct fetch, link);
 
-		if (f->open->segment->header.key == loc->segment &&
-		    f->frame == loc->frame && f->first <= loc_first(loc) &&
-		    f->last >= loc_last(loc)) {
+		if (fetch_covers(f, loc)) {
 			read->next = f->reads;
 			f->reads = read;
 			return;

@@ -15,7 +15,9 @@
 #include "journal/store/extent_read.h"
 #include "journal/store/internal.h"
 
-#define READS_MAX 64u
+/* Enough to have the next frames on their way while one is taken apart. */
+#define READS_MAX 2048u
+#define READ_BYTES_MAX (4u * 1024u * 1024u)
 /* What must stay free for what gives space back: acknowledgements, in small
  * segments, and checkpoints. */
 #define SPARE_BYTES (16u * 1024u * 1024u)
@@ -47,7 +49,9 @@ struct copier {
 	size_t order_count, order_at;
 	uint8_t *arena;
 	struct copy_read reads[READS_MAX];
-	size_t in_flight;
+	struct copy_read *idle[READS_MAX];
+	size_t idle_count;
+	uint64_t in_flight_bytes;
 };
 
 /* ---- steps ---- */
@@ -530,8 +534,9 @@ static void read_done(struct log_read *read, int err)
 	struct copier *c = r->copier;
 
 	r->item->err = err;
+	c->in_flight_bytes -= r->item->loc.stored_len;
 	r->item = NULL;
-	c->in_flight--;
+	c->idle[c->idle_count++] = r;
 	read_more(c);
 }
 
@@ -543,16 +548,16 @@ static void read_next(struct copier *c, struct copy_read *r)
 
 	raw.body_len = raw.stored_len;
 	r->item = item;
-	c->in_flight++;
+	c->in_flight_bytes += raw.stored_len;
 	log_read(c->reader, &r->read, &raw, item->stored);
 }
 
 static void read_more(struct copier *c)
 {
-	for (size_t i = 0; i < READS_MAX && c->order_at < c->order_count; i++)
-		if (!c->reads[i].item)
-			read_next(c, &c->reads[i]);
-	if (!c->in_flight)
+	while (c->idle_count && c->order_at < c->order_count &&
+	       c->in_flight_bytes < READ_BYTES_MAX)
+		read_next(c, c->idle[--c->idle_count]);
+	if (c->idle_count == READS_MAX)
 		end_window(c, write_items(c));
 }
 
@@ -721,6 +726,7 @@ int copier_create(struct store *store, struct loop *loop, struct copier **ret)
 	for (size_t i = 0; i < READS_MAX; i++) {
 		c->reads[i].copier = c;
 		c->reads[i].read.done = read_done;
+		c->idle[c->idle_count++] = &c->reads[i];
 	}
 	c->part.done = part_done;
 	err = log_reader_create(store->log, loop, &c->reader);

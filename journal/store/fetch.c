@@ -20,7 +20,7 @@
 #include "journal/store/fetch.h"
 
 #define READING_MAX 4u /* at most EXTENT_READS_MAX */
-#define BODIES_MAX 16u
+#define BODIES_MAX 256u
 #define PLANS_MAX 8u
 /* Bytes of index for a number, about; a part this much smaller than its run
  * is read after looking into the index. */
