@@ -105,7 +105,7 @@ help:
 	@echo 'make fuzz       every fuzz target under libFuzzer   [FUZZ_SECONDS=30]'
 	@echo 'make lab        a full disk, and power cuts on a real ext4 in guests   [LAB_CUTS=200]'
 	@echo 'make bench      measure the journal and the broker (bench/README.md)'
-	@echo 'make bench-peers  beside other brokers   [ROUNDS=3 SECONDS=5 PEERS= LOADS=core OUT=]'
+	@echo 'make bench-peers  beside other brokers   [ROUNDS=3 SECONDS=5 PEERS= LOADS=core BACKLOG=1000000 OUT=]'
 
 .PHONY: deps
 deps:
@@ -160,12 +160,14 @@ bench:
 ROUNDS ?= 3
 SECONDS ?= 5
 LOADS ?= core
+BACKLOG ?= 1000000
 .PHONY: bench-peers
 bench-peers:
 	@tools/dev/deps peers || echo 'Going on with the peers that are here.'
 	$(SUBMAKE) all bench-programs
 	@BUILD=$(BUILD) bench/peers/run.py --rounds '$(ROUNDS)' --seconds '$(SECONDS)' \
-		--loads '$(LOADS)' --peers '$(PEERS)' $(if $(OUT),--out '$(OUT)')
+		--loads '$(LOADS)' --peers '$(PEERS)' \
+		--backlog '$(BACKLOG)' $(if $(OUT),--out '$(OUT)')
 
 .PHONY: man
 man: $(MAN_PAGES)
