@@ -48,6 +48,8 @@ def command(peer, load, prefix, *more, mode=None, **over):
             "--size", of("size"), "--patience", PATIENCE]
     if mode == "both":
         argv += ["--receivers", of("receivers")]
+    if mode != "consume" and load.rate:
+        argv += ["--rate", of("rate")]
     if load.fanout:
         argv += ["--fanout", str(load.fanout)]
     elif load.queues > 1:

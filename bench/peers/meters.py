@@ -10,6 +10,8 @@ import time
 
 TICK = os.sysconf("SC_CLK_TCK")
 SECTOR = 512
+QUIET_S = 0.25
+QUIET_BYTES = 2**18
 FLUSHES = 15  # the field of /sys/block/*/stat
 
 
@@ -85,16 +87,17 @@ class Meter:
 
 def settle(disk, limit_s=3.0):
     """Waits until the disk is quiet: what was removed is still discarded and
-    written back for a while."""
+    written back for a while.  False: it was not to be, somebody else writes."""
     os.sync()
     limit = time.monotonic() + limit_s
     last = disk.counts()
     while last and time.monotonic() < limit:
-        time.sleep(0.2)
+        time.sleep(QUIET_S)
         now = disk.counts()
-        if now[1] - last[1] < 2**20:
-            return
+        if now[1] - last[1] < QUIET_BYTES:
+            return True
         last = now
+    return not last
 
 
 def forget(folder):

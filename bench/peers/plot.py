@@ -104,20 +104,21 @@ def spread(labels, low, high, step=13.0):
 
 
 def percentiles(title, curves, words):
-    """curves: of (name, {percentile: value}); both axes logarithmic, the
-    lower one in parts of messages that are slower."""
-    curves = [(name, {float(p): v for p, v in points.items()
-                      if float(p) < 100 and v > 0}) for name, points in curves]
-    curves = [curve for curve in curves if curve[1]]
+    """curves: of (name, colour, {percentile: value}); both axes logarithmic,
+    the lower one in parts of messages that are slower."""
+    curves = [(name, colour, {p: v for p, v in points.items()
+                              if p < 100 and v > 0})
+              for name, colour, points in curves]
+    curves = [curve for curve in curves if curve[2]]
     if not curves:
         return 0, []
     height, left, right = 300, 74, 560
-    values = [v for _, points in curves for v in points.values()]
+    values = [v for _, _, points in curves for v in points.values()]
     low = 10 ** math.floor(math.log10(min(values)))
     high = 10 ** math.ceil(math.log10(max(values)))
     if high <= low:
         high = low * 10
-    worst = max(p for _, points in curves for p in points)
+    worst = max(p for _, _, points in curves for p in points)
     tail = math.log10(0.5 / (1 - worst / 100)) or 1.0
 
     def x(p):
@@ -139,8 +140,7 @@ def percentiles(title, curves, words):
             out.append(text(x(p), height - 14, "p%g" % p, 11, "middle",
                             "#555"))
     labels = []
-    for i, (name, points) in enumerate(curves):
-        colour = LINES[i % len(LINES)]
+    for i, (name, colour, points) in enumerate(curves):
         path = sorted((p, v) for p, v in points.items() if p >= 50)
         if not path:
             continue

@@ -15,8 +15,11 @@ import workloads
 
 PLOTS = (("throughput", "Throughput"), ("latency", "Latency"),
          ("recovery", "Recovery"), ("memory", "Memory"))
+# A step with more than this is disturbed; a run with many such steps is no
+# measurement.
 NOISE_CORES = 0.35
-LATENCY_LOADS = ("window1", "eight", "through", "light")
+NOISE_SHARE = 0.1
+LATENCY_LOADS = ("window1", "paced", "light", "eight", "through")
 
 
 # ---- figures ----
@@ -187,20 +190,27 @@ def load_section(out, results, key, column):
     peers = results.ranked(key, column)
     out += ["### " + load.title, "", load.words(), ""]
     ours = results.middle("holdfast", key, name)
-    heads = ["broker", "received/s" if load.mode == "both" else "confirmed/s",
-             "Holdfast ÷ it", "p50", "p99", "p99.9", "flushes/msg",
+    both = load.mode == "both"
+    heads = ["broker", "received/s" if both else "confirmed/s",
+             "Holdfast ÷ it", "confirm p50", "p99", "p99.9", "flushes/msg",
              "written/byte", "CPU s/million", "client cores", "memory MiB"]
+    if both:
+        heads[3:3] = ["confirmed/s", "end to end p50", "p99"]
     rows = []
     for peer in peers:
         def of(*path, peer=peer):
             return first(results.middle(peer, key, *path))
         rate = results.middle(peer, key, name)
         took, client_s = of("took_s"), of("client_cpu_s")
+        through = [
+            number(of("confirmed_per_s")),
+            milliseconds(of("through_ms", "50")),
+            milliseconds(of("through_ms", "99"))] if both else []
         rows.append([
             results.peers[peer]["title"] + mark(results, peer),
             spread(rate),
             number(ours[0] / rate[0]) if ours and rate[0] else "–",
-            milliseconds(of("confirm_ms", "50")),
+            *through, milliseconds(of("confirm_ms", "50")),
             milliseconds(of("confirm_ms", "99")),
             milliseconds(of("confirm_ms", "99.9")),
             ratio(of("flushes_per_message")), ratio(of("written_per_byte")),
@@ -317,11 +327,16 @@ def head(out, results):
             "no TLS.".format(**machine), ""]
     others = [s["figures"]["others_cores"] for s in results.steps
               if "others_cores" in s.get("figures", {})]
+    loud = [s for s in results.steps if not s.get("disk_was_quiet", True)]
     if others:
-        middle, most = statistics.median(others), max(others)
         out += ["What else ran took %.2f cores (median of the steps; most "
-                "%.2f), kernel threads included." % (middle, most), ""]
-        if middle > NOISE_CORES:
+                "%.2f), kernel threads included; somebody else was writing to "
+                "the disk before %d of %d steps." % (
+                    statistics.median(others), max(others), len(loud),
+                    len(results.steps)), ""]
+        disturbed = sum(o > NOISE_CORES for o in others)
+        if disturbed > NOISE_SHARE * len(others) or \
+                len(loud) > NOISE_SHARE * len(results.steps):
             out += ["**The machine was not quiet: these figures show that the "
                     "harness works, and nothing about the brokers.**", ""]
     if raw.get("cut_short"):
@@ -383,6 +398,8 @@ def throughput(results):
 
 def latency(results):
     panels = []
+    colours = {p: plot.LINES[i % len(plot.LINES)] for i, p in
+               enumerate(results.of_column("durable"))}
     for key in LATENCY_LOADS:
         load = workloads.find(key)
         peers = results.ranked(key, "durable")
@@ -394,8 +411,8 @@ def latency(results):
                 for p, value in f["confirm_curve"]:
                     points.setdefault(p, []).append(value)
             curves.append((results.peers[peer]["title"][:34],
-                           {p: statistics.median(v)
-                            for p, v in points.items()}))
+                           colours[peer], {p: statistics.median(v)
+                                           for p, v in points.items()}))
         panels.append(plot.percentiles("%s: %s" % (load.title, load.words()),
                                        curves, milliseconds))
     return plot.page("Time to confirm, by percentile", "Medians over the "

@@ -158,6 +158,7 @@ def run(peers, options, results, deadline):
     scratch = os.path.join(HOME, "run-%d" % os.getpid())
     os.makedirs(scratch)
     disk = meters.Disk(scratch)
+    quiet = meters.settle(disk)
     lost = {}
     order = steps(peers, options)
     try:
@@ -183,8 +184,9 @@ def run(peers, options, results, deadline):
                 shutil.rmtree(path, ignore_errors=True)
                 if os.path.isfile(path):
                     os.unlink(path)
-            meters.settle(disk)
-            step.update({"round": turn, "took_s": time.monotonic() - begun})
+            step.update({"round": turn, "took_s": time.monotonic() - begun,
+                         "disk_was_quiet": quiet})
+            quiet = meters.settle(disk)
             if "failed" in step and not step["started"]:
                 lost[peer.key] = lost.get(peer.key, 0) + 1
             results["steps"].append(step)
@@ -193,6 +195,15 @@ def run(peers, options, results, deadline):
                   flush=True)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def save(results, path):
+    """A line for each step, so that it can be looked at and compared."""
+    about = {k: v for k, v in results.items() if k != "steps"}
+    with open(path, "w") as f:
+        f.write(json.dumps(about, indent=1)[:-2] + ',\n "steps": [\n')
+        f.write(",\n".join(json.dumps(s) for s in results["steps"]))
+        f.write("\n]}\n")
 
 
 def main():
@@ -204,6 +215,8 @@ def main():
                "seconds": options.seconds, "backlog": options.backlog,
                "loads": options.keys, "commit": client.commit(),
                "peers": {}, "steps": []}
+    print("Looking for the peers; what has to be fetched is fetched once.",
+          flush=True)
     peers = find(options.wanted, results)
     if not peers:
         sys.exit("none of the peers is available here")
@@ -220,9 +233,7 @@ def main():
     try:
         run(peers, options, results, time.monotonic() + bound * 60)
     finally:
-        with open(os.path.join(out, "raw.json"), "w") as f:
-            json.dump(results, f, indent=1)
-            f.write("\n")
+        save(results, os.path.join(out, "raw.json"))
         if results["steps"]:
             report.write(results, out)
             print(os.path.relpath(os.path.join(out, "report.md")))

@@ -5,7 +5,8 @@ class Load:
     """A load of so many seconds; the fields are those of the generator."""
 
     def __init__(self, key, title, mode="publish", connections=1, receivers=0,
-                 queues=1, fanout=0, window=1000, size=1024, defaults=False):
+                 queues=1, fanout=0, window=1000, size=1024, rate=0,
+                 defaults=False):
         self.key = key
         self.title = title
         self.mode = mode
@@ -15,20 +16,19 @@ class Load:
         self.fanout = fanout
         self.window = window
         self.size = size
+        self.rate = rate          # messages a second in all; 0: closed loop
         self.defaults = defaults  # is it run with the peers' defaults too?
 
     def words(self):
         """In the report."""
-        said = "%d connection%s × window %d, %s" % (
-            self.connections, "" if self.connections == 1 else "s",
-            self.window, size_words(self.size))
+        said = "%d connection%s" % (self.connections,
+                                    "" if self.connections == 1 else "s")
         if self.mode == "both":
-            said += ", %d receiving" % self.receivers
-        if self.queues > 1:
-            said += ", {:,} queues".format(self.queues)
-        if self.fanout:
-            said += ", one address to %d queues" % self.fanout
-        return said
+            said = "%d sending, %d receiving" % (self.connections,
+                                                 self.receivers)
+        said += ", {:,}/s".format(self.rate) if self.rate else \
+            ", window %d" % self.window
+        return said + ", " + size_words(self.size)
 
 
 def size_words(size):
@@ -48,10 +48,12 @@ LOADS = [
          size=100),
     Load("medium8", "16 KiB messages", connections=8, window=100, size=16384),
     Load("large8", "1 MiB messages", connections=8, window=4, size=2**20),
-    Load("through", "End to end, 4 + 4 on four queues", mode="both",
+    Load("through", "End to end on four queues", mode="both",
          connections=4, receivers=4, queues=4, defaults=True),
-    Load("light", "End to end, lightly loaded: window 20", mode="both",
+    Load("light", "End to end on four queues, window 20", mode="both",
          connections=4, receivers=4, queues=4, window=20),
+    Load("paced", "End to end on four queues, open loop", mode="both",
+         connections=4, receivers=4, queues=4, rate=2000),
     Load("fanout", "One address to ten queues", mode="both", connections=4,
          receivers=10, fanout=10, window=100),
     Load("queues", "A thousand queues", connections=8, queues=1000),
@@ -65,8 +67,8 @@ SCENES = {
 }
 SETS = {
     "quick": ["idle", "window1", "eight", "through", "proof"],
-    "core": ["idle", "window1", "one", "eight", "small8", "through", "backlog",
-             "crash", "proof"],
+    "core": ["idle", "window1", "one", "eight", "small8", "through", "paced",
+             "backlog", "crash", "proof"],
     "all": ["idle"] + [load.key for load in LOADS] +
            ["backlog", "crash", "proof"],
 }
