@@ -186,16 +186,16 @@ static int open_directory(struct wiring *w)
 	return failed(err, "no-directory", why);
 }
 
-/* Of the limit, 4/8 go to messages on their way, 2/8 to what is known of those
- * that wait; the rest is for connections and buffers. */
+/* Of the limit, 3/8 go to messages on their way, 3/16 to what is known of those
+ * that wait; the rest is for connections, queues, buffers and the allocator. */
 static uint64_t core_memory(const struct wiring *w)
 {
-	return w->memory.bytes / 8 * 4;
+	return w->memory.bytes / 8 * 3;
 }
 
 static uint64_t store_memory(const struct wiring *w)
 {
-	return w->memory.bytes / 8 * 2;
+	return w->memory.bytes / 16 * 3;
 }
 
 static int choose_memory(struct wiring *w)
