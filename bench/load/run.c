@@ -11,6 +11,7 @@
 
 #define LOOK_NS 2000000 /* between looks at the workers */
 #define LOOK_SHORT_NS 200000
+#define CONNECT_NS_MIN 15000000000u /* patience with connecting */
 #define LEAD_NS 2000000u
 #define QUIET_NS 1000000000u
 #define STREAMS_UNKNOWN 4096u /* of whoever published what is consumed */
@@ -335,7 +336,8 @@ static bool has_all_arrived(struct conductor *c, const struct sums *s)
 		return false;
 	/* Among them may be messages that were never confirmed, so there may
 	 * be confirmed ones behind them. */
-	return !r->judge.accepted || is_quiet(c, s, QUIET_NS);
+	return !r->judge.accepted ||
+	       is_quiet(c, s, base_min(QUIET_NS, r->o->patience_ns));
 }
 
 static enum phase after_running(struct conductor *c, const struct sums *s)
@@ -408,7 +410,8 @@ static int check_failed(struct run *r, enum phase phase, char *why,
 		return -ECONNABORTED;
 	}
 	if (phase > PHASE_CONNECTING ||
-	    spent_ns < r->o->wait_ns + r->o->patience_ns)
+	    spent_ns <
+		    r->o->wait_ns + base_max(r->o->patience_ns, CONNECT_NS_MIN))
 		return 0;
 	snprintf(why, why_len,
 		 "%s %s:%u: not all connections were ready after %.0f s",

@@ -15,7 +15,7 @@ uint64_t sender_due(const struct run *r, uint64_t now_ns)
 {
 	uint64_t start_ns = r->start_ns, until_ns = run_window(r).end_ns;
 
-	now_ns = base_min(now_ns, until_ns);
+	now_ns = base_min(now_ns, until_ns - 1);
 	if (!start_ns || now_ns < start_ns)
 		return 0;
 	return scale(now_ns - start_ns, r->o->rate, SECOND_NS) + 1;
