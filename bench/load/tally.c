@@ -35,6 +35,8 @@ void tally_confirmed(struct tally *t, const struct tally_window *w,
 	t->rejected += outcome == WIRE_REJECTED;
 	t->released += outcome == WIRE_RELEASED;
 	t->last_confirm_ns = now_ns;
+	if (outcome != WIRE_ACCEPTED)
+		return;
 	if (is_within(w, now_ns)) {
 		t->confirmed++;
 		count_second(t->confirms, w, now_ns);

@@ -21,7 +21,7 @@ struct tally_window {
 
 struct tally {
 	uint64_t sent, settled, accepted, rejected, released;
-	uint64_t confirmed; /* in the window, with any outcome */
+	uint64_t confirmed; /* accepted, in the window */
 	uint64_t arrived, redelivered, foreign, corrupt;
 	uint64_t duplicates, out_of_order;
 	uint64_t received; /* in the window */

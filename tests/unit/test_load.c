@@ -300,10 +300,11 @@ TEST("only what falls into the window counts for the rate")
 	assert_int_equal(t.settled, 4);
 	assert_int_equal(t.accepted, 3);
 	assert_int_equal(t.rejected, 1);
-	assert_int_equal(t.confirmed, 2);
-	/* By when they were meant to be sent: the last two. */
-	assert_int_equal(t.confirm_ns.count, 2);
-	assert_int_equal(t.confirm_ns.most, 499);
+	/* A refusal is no confirmation. */
+	assert_int_equal(t.confirmed, 1);
+	/* By when they were meant to be sent: the last one. */
+	assert_int_equal(t.confirm_ns.count, 1);
+	assert_int_equal(t.confirm_ns.most, 1);
 }
 
 TEST("a merged tally keeps the earliest and the latest")
