@@ -213,7 +213,7 @@ static int name_damage(void *ctx, const struct store_damage *d)
 static void census_damage(struct census *x)
 {
 	struct naming n = {.census = x};
-	bool moved = store_stats(x->rig->store)->copied_messages > 0;
+	bool moved = store_stats(x->rig->store)->copied_bytes > 0;
 
 	(void)store_each_damage(x->rig->store, name_damage, &n);
 	if (n.places && !x->model->damaged)

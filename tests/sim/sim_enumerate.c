@@ -381,6 +381,8 @@ static int enumerate(void)
 	printf("%llu workloads, %llu crashes\n%d passed, %d failed\n",
 	       (unsigned long long)w->counts->workloads,
 	       (unsigned long long)w->counts->cases, good, !good);
+	munmap(w->counts, sizeof(*w->counts));
+	free(w);
 	return good ? 0 : 1;
 }
 

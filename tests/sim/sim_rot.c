@@ -354,7 +354,8 @@ TEST("what has rotted is refused by name, or served whole, or kept back")
 	assert_true(child > 0 && waitpid(child, &status, 0) == child);
 	assert_true(WIFEXITED(status));
 	assert_int_equal(WEXITSTATUS(status), 0);
-	assert_true(counts[0] > 100);
+	/* Most of what is there a start does not read. */
+	assert_true(counts[0] > 50);
 	assert_true(counts[1] > 100);
 }
 
