@@ -15,7 +15,6 @@ struct taking {
 	/* Of all that was delivered. */
 	uint64_t *refs;
 	size_t ref_count, ref_capacity;
-	uint64_t large_unread;
 };
 
 struct census {
@@ -57,6 +56,28 @@ static void note_ref(struct taking *t, uint64_t ref)
 	t->refs[t->ref_count++] = ref;
 }
 
+static int count_place(void *ctx, const struct store_damage *d)
+{
+	(void)d;
+	++*(unsigned *)ctx;
+	return 0;
+}
+
+/* Named now: once it is accepted its files may go, and their damage with
+ * them. */
+static void census_unread(struct taking *t)
+{
+	struct load_consumer *c = t->consumer;
+	struct store *store = c->rig.rig->store;
+	unsigned places = 0;
+
+	(void)store_each_damage(store, count_place, &places);
+	if (!places && !store_stats(store)->copied_bytes)
+		model_fail("a large message of %s cannot be read, and the "
+			   "store names no damage",
+			   c->rig.name);
+}
+
 /* Its bytes have been looked at when it was delivered, but for a large one's.
  * By value: more may come meanwhile.  False: the rig is dead. */
 static bool census_look_at(struct taking *t, struct load_held held)
@@ -78,7 +99,8 @@ static bool census_look_at(struct taking *t, struct load_held held)
 			model_fail("large message %llu reads as %llu",
 				   (unsigned long long)id,
 				   (unsigned long long)read);
-		t->large_unread += !read;
+		if (!read)
+			census_unread(t);
 	} else {
 		note_ref(t, delivery_ref(d));
 	}
@@ -228,10 +250,6 @@ static void census_damage(struct census *x)
 				   model_queue_name(q),
 				   (unsigned long long)t->unserved,
 				   (unsigned long long)n.named[q]);
-		if (t->large_unread && !n.places && !moved)
-			model_fail("%s has a large message that cannot be "
-				   "read, and the store names no damage",
-				   model_queue_name(q));
 	}
 }
 
