@@ -6,6 +6,8 @@
 #ifndef TESTS_UNIT_LOG_HARNESS_H
 #define TESTS_UNIT_LOG_HARNESS_H
 
+#include <pthread.h>
+
 #include "tests/unit/engines.h"
 
 #include "journal/log/internal.h"
@@ -31,6 +33,7 @@ struct harness {
 	/* what committed() has told; journal thread */
 	uint64_t committed_lsn;
 	int batch_gaps;
+	pthread_mutex_t end_lock; /* of the one below */
 	struct log_position committed_end;
 };
 
@@ -71,8 +74,21 @@ static inline void harness_committed(void *ctx, struct log_batch *batch)
 	if (log_batch_each(batch, harness_batch_record, h) ||
 	    batch->end.lsn != h->committed_lsn)
 		h->batch_gaps++;
+	pthread_mutex_lock(&h->end_lock);
 	h->committed_end = batch->end;
+	pthread_mutex_unlock(&h->end_lock);
 	log_batch_free(batch);
+}
+
+/* While the journal runs, whose idle mark comes when it likes. */
+static inline struct log_position harness_end(struct harness *h)
+{
+	struct log_position end;
+
+	pthread_mutex_lock(&h->end_lock);
+	end = h->committed_end;
+	pthread_mutex_unlock(&h->end_lock);
+	return end;
 }
 
 static inline void harness_failed(void *ctx, int err, const char *why)
@@ -88,6 +104,7 @@ static inline void harness_init(struct harness *h, struct io *io,
 				const char *dir)
 {
 	memset(h, 0, sizeof(*h));
+	pthread_mutex_init(&h->end_lock, NULL);
 	h->io = io;
 	h->dir = dir;
 	h->key = harness_key();

@@ -190,12 +190,19 @@ static void write_checkpoint(void)
 
 	assert_non_null(v);
 	assert_int_equal(store_view_load(v, h.io, dir, h.key), 0);
-	assert_int_equal(v->end_lsn, h.committed_end.lsn);
-	assert_int_equal(checkpoint_write(&v->place, &v->state,
-					  &h.committed_end, 2, &file, hash,
-					  &bytes),
+	from = harness_end(&h);
+	/* The idle mark may have come in between, once. */
+	for (int i = 0; v->end_lsn != from.lsn && i < 10; i++) {
+		store_view_fini(v);
+		memset(v, 0, sizeof(*v));
+		io_pause(h.io, 10000000);
+		assert_int_equal(store_view_load(v, h.io, dir, h.key), 0);
+		from = harness_end(&h);
+	}
+	assert_int_equal(v->end_lsn, from.lsn);
+	assert_int_equal(checkpoint_write(&v->place, &v->state, &from, 2, &file,
+					  hash, &bytes),
 			 0);
-	from = h.committed_end;
 	store_view_fini(v);
 	free(v);
 }
