@@ -69,6 +69,7 @@ struct log_reader {
 	/* The fetch that was begun last. */
 	uint64_t last_segment;
 	uint32_t last_frame, last_chunk;
+	uint32_t next_frame; /* behind it, when all of it was read; 0 */
 	struct list fetches;
 	struct log_read *stalled, **stalled_tail; /* no slot free to open */
 	struct log_read *ready, **ready_tail;
@@ -390,8 +391,12 @@ static void fetch_look_ahead(struct fetch *f, const struct log_frame *frame)
 	if (f->in_order)
 		f->last = base_max(f->last, base_min(last, wanted));
 	if (f->frame == f->reader->last_frame &&
-	    f->open->segment->header.key == f->reader->last_segment)
+	    f->open->segment->header.key == f->reader->last_segment) {
 		f->reader->last_chunk = f->last;
+		if (f->last >= last)
+			f->reader->next_frame =
+				f->frame + frame->stored_len / IO_BLOCK;
+	}
 }
 
 static int fetch_check_header(struct fetch *f, const uint8_t *raw,
@@ -556,10 +561,11 @@ static int fetch_start(struct log_reader *r, struct log_read *read,
 	f->in_order = r->last_segment == read->loc.segment &&
 		      (r->last_frame == f->frame
 			       ? f->first == r->last_chunk + 1
-			       : r->last_frame < f->frame && f->first == 0);
+			       : r->next_frame == f->frame && f->first == 0);
 	r->last_segment = read->loc.segment;
 	r->last_frame = f->frame;
 	r->last_chunk = f->last;
+	r->next_frame = 0;
 	if (h->frame == f->frame && h->segment == read->loc.segment) {
 		memcpy(f->header, h->raw, sizeof(f->header));
 		f->state = FETCH_CHUNKS;
