@@ -9,7 +9,7 @@ import os
 import subprocess
 import time
 
-from peer import Failed
+from peer import Failed, die_with_parent
 
 BUILD = os.path.abspath(os.environ.get("BUILD", "build"))
 GENERATOR = os.path.join(BUILD, "bench", "holdfast-load")
@@ -68,7 +68,7 @@ def duration(seconds):
 def start(argv):
     return subprocess.Popen(argv, stdin=subprocess.DEVNULL,
                             stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                            text=True)
+                            text=True, preexec_fn=die_with_parent)
 
 
 def finish(process, limit_s):
@@ -92,6 +92,8 @@ def curve(spectrum):
 
 
 def percentiles(latency):
+    if not latency["count"]:
+        return dict.fromkeys(("50", "90", "99", "99.9", "99.99", "100"))
     return {**{name[1:]: latency[name] / 1000 for name in
                ("p50", "p90", "p99", "p99.9", "p99.99")},
             "100": latency["max"] / 1000}

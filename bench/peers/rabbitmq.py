@@ -8,7 +8,8 @@ import subprocess
 import time
 
 import client
-from peer import Failed, Peer, Unavailable, free_port, program, words
+from peer import Failed, Peer, Unavailable, die_with_parent, free_port, \
+    program, words
 
 DECLARE_S = 120
 ERLANG_VERSION = ('io:format("~s", [erlang:system_info(otp_release)]), halt().')
@@ -74,7 +75,7 @@ class Rabbitmq(Peer):
         self.extra.append(subprocess.Popen(
             [self.epmd, "-port", str(self.epmd_port), "-address", "127.0.0.1"],
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL))
+            stderr=subprocess.DEVNULL, preexec_fn=die_with_parent))
         limit = time.monotonic() + 5
         while subprocess.run(
                 [self.epmd, "-port", str(self.epmd_port), "-names"],

@@ -51,6 +51,10 @@ class Scene:
         confirmed = result["confirmed"]
         if not confirmed and load.mode != "consume":
             raise Failed("nothing was confirmed. " + result["remark"])
+        if "confirmed_per_s" in result and not result["confirmed_per_s"]:
+            raise Failed("nothing was confirmed in the time measured, %d "
+                         "messages outside of it: more --seconds may help" %
+                         confirmed)
         if confirmed and "flushes" in result:
             result["flushes_per_message"] = result["flushes"] / confirmed
             result["written_per_byte"] = \
@@ -154,6 +158,8 @@ class Scene:
             traced.interrupt()
         finally:
             traced.discard()
+        if slow["confirm_ms"]["50"] is None:
+            raise Failed("too few confirmed with its syncs delayed")
         waits = slow["confirm_ms"]["50"] * 1000 >= 0.9 * DELAY_US
         return {"delay_ms": DELAY_US / 1000, "traced": traced.key,
                 "plain_ms": plain["confirm_ms"]["50"],
