@@ -203,7 +203,7 @@ struct message {
 static void on_confirmation(struct wire *w, const struct message *m)
 {
 	const char *dot = memrchr(m->subject.at, '.', m->subject.len);
-	uint64_t at = dot ? strtoull(dot + 1, NULL, 10) : UINT64_MAX;
+	uint64_t at = dot ? (uint64_t)wire_number(dot + 1) : UINT64_MAX;
 	enum wire_outcome outcome = WIRE_ACCEPTED;
 
 	if (at >= w->sent) {
@@ -255,7 +255,7 @@ static bool is_redelivered(struct text reply)
 
 	for (size_t i = 0; i < reply.len; i++) {
 		if (reply.at[i] == '.' && ++dots == 4)
-			return strtoull(reply.at + i + 1, NULL, 10) > 1;
+			return wire_number(reply.at + i + 1) > 1;
 	}
 	return false;
 }
@@ -317,9 +317,9 @@ static size_t take_message(struct wire *w, const uint8_t *p, size_t line,
 		fail_text(w, "a message that is none", p, line - 2);
 		return 0;
 	}
-	all = strtoull(words[count - 1].at, NULL, 10);
+	all = (uint64_t)wire_number(words[count - 1].at);
 	if (has_headers)
-		m.header_len = strtoull(words[count - 2].at, NULL, 10);
+		m.header_len = (uint64_t)wire_number(words[count - 2].at);
 	if (all > PAYLOAD_BYTES_MAX || m.header_len > all) {
 		fail_text(w, "a message that is too large", p, line - 2);
 		return 0;

@@ -64,7 +64,7 @@ static size_t take(const uint8_t *p, size_t len, struct resp *ret)
 		return SIZE_MAX;
 	if (ret->type == '+' || ret->type == '-')
 		return head;
-	ret->n = strtoll((const char *)p + 1, NULL, 10);
+	ret->n = wire_number(p + 1);
 	if (ret->type == ':' || ret->type == '*' || ret->n < 0)
 		return ret->n < -1 && ret->type != ':' ? SIZE_MAX : head;
 	if (ret->n > (long long)PAYLOAD_BYTES_MAX)

@@ -62,7 +62,7 @@ static bool is(struct text t, const char *word)
 
 static uint64_t number(struct text t)
 {
-	return t.at ? strtoull(t.at, NULL, 10) : UINT64_MAX;
+	return t.at ? (uint64_t)wire_number(t.at) : UINT64_MAX;
 }
 
 static int stomp_open(struct wire *w)

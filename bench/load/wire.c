@@ -333,3 +333,14 @@ void wire_fini(struct wire *w)
 	w->in = w->out = (struct wire_buffer){0};
 	w->state = WIRE_UNUSED;
 }
+
+long long wire_number(const void *p)
+{
+	const uint8_t *at = p;
+	bool negative = *at == '-';
+	uint64_t n = 0;
+
+	for (at += negative; *at >= '0' && *at <= '9'; at++)
+		n = n > INT64_MAX / 20 ? n : n * 10 + (*at - '0');
+	return negative ? -(long long)n : (long long)n;
+}

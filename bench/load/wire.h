@@ -119,4 +119,8 @@ void wire_putf(struct wire *, const char *format, ...) PRINTF_LIKE(2, 3);
 /* The whole body. */
 void wire_put_payload(struct wire *);
 
+/* The decimal number at p, with a sign or none; it ends at the first byte that
+ * is no digit, which must be there. */
+long long wire_number(const void *p);
+
 #endif

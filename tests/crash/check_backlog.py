@@ -8,7 +8,7 @@ says; the receiver accepts out of order, releases, and reports failures.  What
 must hold is what check_kill.py says, and that every body is the one sent.
 
 Usage: check_backlog.py [CYCLES]
-Environment: BUILD, SEED, BACKLOG_CYCLES (20; `make soak` asks for 300)."""
+Environment: BUILD, SEED, BACKLOG_CYCLES (10; `make soak` asks for 300)."""
 
 import os
 import random
@@ -21,7 +21,7 @@ import check_kill  # noqa: E402
 from check_kill import Broker, Container, Ledger, Message, kill_later  # noqa
 
 CYCLES = int(sys.argv[1] if len(sys.argv) > 1 else
-             os.environ.get("BACKLOG_CYCLES", 20))
+             os.environ.get("BACKLOG_CYCLES", 10))
 SEED = int(os.environ.get("SEED", random.SystemRandom().randrange(1 << 32)))
 LIMITS = {
     "limits.memory": "16MiB",
