@@ -64,7 +64,8 @@ def program(*names):
 def log_tail(path, lines=LOG_LINES):
     try:
         with open(path, errors="replace") as log:
-            return [line.rstrip()[:300] for line in log][-lines:]
+            return [line.rstrip().replace(os.getcwd() + "/", "")[:300]
+                    for line in log][-lines:]
     except OSError:
         return []
 
@@ -212,7 +213,9 @@ class Peer:
                 pass
         self.process.wait()
         limit = time.monotonic() + 10
-        while session_members(self.process.pid) and time.monotonic() < limit:
+        while time.monotonic() < limit and any(
+                fields[0] != "Z"
+                for _, fields in session_members(self.process.pid)):
             time.sleep(0.002)
         self.process = None
 

@@ -52,6 +52,9 @@ class Rabbitmq(Peer):
         home = self.home
         return {
             "HOME": home, "LANG": "C.UTF-8",
+            # The script becomes the broker, instead of its parent: then it
+            # dies with us.
+            "RUNNING_UNDER_SYSTEMD": "true",
             "ERL_EPMD_PORT": str(self.epmd_port),
             "ERL_EPMD_ADDRESS": "127.0.0.1",
             "RABBITMQ_NODENAME": "bench@localhost",
