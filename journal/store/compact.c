@@ -684,7 +684,9 @@ void compact_consider(struct store *s)
 
 	if (c->at != AT_REST || c->stopping || s->failed || !s->positioned)
 		return;
-	if (!c->look && s->position.segment == c->seen_segment)
+	/* Small messages fill memory long before they fill a segment. */
+	if (!c->look && s->position.segment == c->seen_segment &&
+	    !is_pressed(c))
 		return;
 	c->look = false;
 	c->seen_segment = s->position.segment;
