@@ -56,6 +56,7 @@ struct fetch {
 	uint64_t block_offset;
 	size_t block_len;
 	uint8_t header[LOG_FRAME_HEADER_BYTES];
+	struct log_frame known; /* the header, once it is here */
 };
 
 struct log_reader {
@@ -343,14 +344,11 @@ static uint64_t fetch_end_offset(const struct fetch *f)
 {
 	uint64_t payload =
 		(uint64_t)f->frame * IO_BLOCK + LOG_FRAME_HEADER_BYTES;
-	struct log_frame frame;
 
 	if (f->state == FETCH_HEADER)
 		return payload + f->need;
-	if (log_frame_decode(f->header, &frame))
-		return 0;
 	return payload + base_min(((uint64_t)f->last + 1) * LOG_CHUNK_BYTES,
-				  frame.payload_len);
+				  f->known.payload_len);
 }
 
 static int fetch_submit(struct fetch *f)
@@ -381,8 +379,9 @@ static int fetch_submit(struct fetch *f)
 }
 
 /* Where reading goes on in order, more of the frame at once. */
-static void fetch_look_ahead(struct fetch *f, const struct log_frame *frame)
+static void fetch_look_ahead(struct fetch *f)
 {
+	const struct log_frame *frame = &f->known;
 	uint32_t last = frame->payload_len
 				? (frame->payload_len - 1) / LOG_CHUNK_BYTES
 				: 0;
@@ -399,19 +398,23 @@ static void fetch_look_ahead(struct fetch *f, const struct log_frame *frame)
 	}
 }
 
-static int fetch_check_header(struct fetch *f, const uint8_t *raw,
-			      struct log_frame *ret)
+/* The header is here: what it says is known from now on. */
+static int fetch_know(struct fetch *f)
 {
-	int err = log_frame_decode(raw, ret);
+	struct log_frame *known = &f->known;
+	int err = log_frame_decode(f->header, known);
 
 	if (err)
 		return err;
-	if (ret->segment != f->open->segment->header.key ||
-	    ret->offset != (uint64_t)f->frame * IO_BLOCK ||
-	    memcmp(ret->cluster_id, f->reader->log->cluster_id, LOG_ID_BYTES) ||
-	    memcmp(ret->key_id, f->open->segment->header.key_id,
+	if (known->segment != f->open->segment->header.key ||
+	    known->offset != (uint64_t)f->frame * IO_BLOCK ||
+	    memcmp(known->cluster_id, f->reader->log->cluster_id,
+		   LOG_ID_BYTES) ||
+	    memcmp(known->key_id, f->open->segment->header.key_id,
 		   CRYPTO_KEY_ID_BYTES))
 		return -E_CORRUPT;
+	f->state = FETCH_CHUNKS;
+	fetch_look_ahead(f);
 	return 0;
 }
 
@@ -509,28 +512,24 @@ static void fetch_free_packed(struct fetch *f)
 static void fetch_done(struct loop_op *op, int res)
 {
 	struct fetch *f = container_of(op, struct fetch, op);
-	struct log_frame frame;
 	int err = res < 0 ? res : 0;
 
 	if (!err && (size_t)res != f->block_len)
 		err = -E_CORRUPT;
-	if (!err && f->block_offset == (uint64_t)f->frame * IO_BLOCK)
-		memcpy(f->header, f->block, sizeof(f->header));
-	if (!err)
-		err = fetch_check_header(f, f->header, &frame);
-	if (!err)
-		fetch_keep_header(f);
 	if (!err && f->state == FETCH_HEADER) {
-		f->state = FETCH_CHUNKS;
-		fetch_look_ahead(f, &frame);
-		if (fetch_end_offset(f) > f->block_offset + f->block_len) {
+		memcpy(f->header, f->block, sizeof(f->header));
+		err = fetch_know(f);
+		if (!err)
+			fetch_keep_header(f);
+		if (!err &&
+		    fetch_end_offset(f) > f->block_offset + f->block_len) {
 			err = fetch_submit(f);
 			if (!err)
 				return;
 		}
 	}
 	if (!err) {
-		err = fetch_serve(f, &frame);
+		err = fetch_serve(f, &f->known);
 		fetch_free_packed(f);
 	}
 	fetch_end(f, err);
@@ -542,8 +541,7 @@ static int fetch_start(struct log_reader *r, struct log_read *read,
 	struct header_entry *h =
 		reader_header(r, read->loc.segment, read->loc.frame);
 	struct fetch *f = calloc(1, sizeof(*f));
-	struct log_frame frame;
-	int err;
+	int err = 0;
 
 	if (!f)
 		return -ENOMEM;
@@ -568,12 +566,7 @@ static int fetch_start(struct log_reader *r, struct log_read *read,
 	r->next_frame = 0;
 	if (h->frame == f->frame && h->segment == read->loc.segment) {
 		memcpy(f->header, h->raw, sizeof(f->header));
-		f->state = FETCH_CHUNKS;
-		err = log_frame_decode(f->header, &frame);
-		if (!err)
-			fetch_look_ahead(f, &frame);
-	} else {
-		err = 0;
+		err = fetch_know(f);
 	}
 	if (!err)
 		err = fetch_submit(f);
