@@ -331,9 +331,8 @@ static int chunk_header_check(const uint8_t *chunk, uint32_t *ret_len,
 	return 0;
 }
 
-/* The chunk that begins here, of which `have` bytes are there. */
-static int chunk_check(const uint8_t *chunk, size_t have, uint32_t *ret_len,
-		       bool *ret_last)
+int log_blob_check_chunk(const uint8_t *chunk, size_t have, uint32_t *ret_len,
+			 bool *ret_last)
 {
 	uint32_t len;
 	bool last;
@@ -416,7 +415,8 @@ static int check_chunks(struct blob_check *c)
 	do {
 		uint32_t len;
 
-		err = chunk_check(c->buf + at, got - at, &len, &c->last);
+		err = log_blob_check_chunk(c->buf + at, got - at, &len,
+					   &c->last);
 		if (err)
 			return err;
 		crypto_hasher_add(c->hasher, c->buf + at, CHUNK_HEADER_BYTES);
@@ -575,7 +575,7 @@ int blob_open_chunk(const struct blob_keys *k, uint32_t index,
 	uint64_t offset = blob_chunk_offset(index);
 	uint32_t len;
 	bool last;
-	int err = chunk_check(raw, raw_len, &len, &last);
+	int err = log_blob_check_chunk(raw, raw_len, &len, &last);
 
 	if (err)
 		return err;

@@ -18,10 +18,6 @@
 /* Of a blob's header and of a chunk's: docs/format/blob.md. */
 #define BLOB_AT_CRC 4092u
 #define CHUNK_HEADER_BYTES (BLOB_CHUNK_STRIDE - BLOB_CHUNK_BYTES)
-#define CHUNK_AT_FLAGS 4u
-#define CHUNK_AT_CRC 8u
-#define CHUNK_AT_RESERVED 12u
-#define CHUNK_LAST 1u
 
 struct log_check {
 	bool is_segment;
@@ -305,24 +301,13 @@ static int blob_header(struct log_check *c)
 /* One chunk, of which len bytes are at raw, all there are. */
 static bool chunk_is_sound(struct log_check *c, const uint8_t *raw, size_t len)
 {
-	uint32_t body, flags, crc;
+	uint32_t body;
+	bool last;
 
-	if (len < CHUNK_HEADER_BYTES)
+	if (log_blob_check_chunk(raw, len, &body, &last) ||
+	    (last && c->offset + CHUNK_HEADER_BYTES + body != c->size))
 		return false;
-	body = bytes_get32(raw);
-	flags = bytes_get32(raw + CHUNK_AT_FLAGS);
-	if (body > BLOB_CHUNK_BYTES || len - CHUNK_HEADER_BYTES < body ||
-	    (flags & ~CHUNK_LAST) || bytes_get32(raw + CHUNK_AT_RESERVED) ||
-	    (!(flags & CHUNK_LAST) && body != BLOB_CHUNK_BYTES) ||
-	    ((flags & CHUNK_LAST) &&
-	     c->offset + CHUNK_HEADER_BYTES + body != c->size))
-		return false;
-	crc = crc32c(0, raw, CHUNK_AT_CRC);
-	crc = crc32c(crc, raw + CHUNK_AT_RESERVED,
-		     CHUNK_HEADER_BYTES - CHUNK_AT_RESERVED + body);
-	if (bytes_get32(raw + CHUNK_AT_CRC) != crc)
-		return false;
-	c->last_seen = flags & CHUNK_LAST;
+	c->last_seen = last;
 	return true;
 }
 

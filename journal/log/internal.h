@@ -88,6 +88,10 @@ MUST_CHECK int log_frame_each_leading(const struct log_frame *,
 				      int (*each)(void *ctx,
 						  const struct log_record *),
 				      void *ctx, uint32_t *ret_count);
+/* The blob's chunk that begins here, of which `have` bytes are there: header
+ * and CRC.  0 or -E_CORRUPT.  Implemented by blob.c. */
+MUST_CHECK int log_blob_check_chunk(const uint8_t *chunk, size_t have,
+				    uint32_t *ret_len, bool *ret_last);
 void log_nonce(uint8_t ret[CRYPTO_NONCE_BYTES], enum log_nonce_role,
 	       uint64_t offset);
 
