@@ -91,7 +91,7 @@ static void dispatch_pass_over(struct delivery *d)
 }
 
 /* Returns whether it got to the end: false when it waits for the store, or has
- * handed out enough for now. */
+ * handed out its share of this iteration. */
 static bool dispatch_ready(struct queue *q)
 {
 	int budget = DISPATCH_BUDGET;

@@ -42,6 +42,7 @@
 #define SMALL_BYTES_MIN (32u * 1024u)
 /* Without space a file is kept short, so that what it frees comes soon. */
 #define TIGHT_BYTES (16u * 1024u * 1024u)
+#define ENTRIES_AGAIN 1024u
 #define RETRY_NS 1000000000ull
 #define RETRY_LATER_NS (10u * 1000000000ull)
 
@@ -68,6 +69,7 @@ struct compact {
 	enum compact_at at;
 	bool look, stopping;
 	uint64_t seen_segment;
+	uint64_t entries_vain; /* nothing was found to be moved at fewer */
 	struct loop_timer timer;
 	unsigned failures; /* in a row */
 
@@ -673,6 +675,7 @@ static void next_step(struct compact *c)
 	} else {
 		(void)leave_behind(c);
 		forget_job(c);
+		c->entries_vain = c->store->state.entry_count + ENTRIES_AGAIN;
 		rest(c);
 	}
 }
@@ -684,9 +687,10 @@ void compact_consider(struct store *s)
 
 	if (c->at != AT_REST || c->stopping || s->failed || !s->positioned)
 		return;
-	/* Small messages fill memory long before they fill a segment. */
+	/* Small messages fill memory long before they fill a segment; but
+	 * what cannot be moved is not looked at again for every batch. */
 	if (!c->look && s->position.segment == c->seen_segment &&
-	    !is_pressed(c))
+	    (!is_pressed(c) || s->state.entry_count < c->entries_vain))
 		return;
 	c->look = false;
 	c->seen_segment = s->position.segment;
