@@ -154,7 +154,6 @@ struct store_fetch {
 	struct loop_mail mail;
 	struct store_reader *reader;
 	struct plan *plan;
-	unsigned tries;
 };
 /* done() follows, never from inside this call. */
 void store_fetch(struct store_reader *, struct store_fetch *);
@@ -171,7 +170,6 @@ struct store_piece {
 	struct loop_mail mail;
 	struct store_reader *reader;
 	struct plan *plan;
-	unsigned tries;
 };
 void store_read_piece(struct store_reader *, struct store_piece *);
 
