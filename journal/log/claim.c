@@ -100,9 +100,9 @@ static int stop_at_first(void *ctx, const char *name)
 	return 1;
 }
 
-/* Takes leader.lock, waiting up to a second: after a SIGKILL a ring can keep
- * its files' locks alive for tens of milliseconds. */
-static int claim_lock(struct log *log, struct io_file **ret)
+/* Takes leader.lock in so many attempts: after a SIGKILL a ring can keep its
+ * files' locks alive for tens of milliseconds. */
+static int claim_lock(struct log *log, int attempt_count, struct io_file **ret)
 {
 	char path[LOG_PATH_BYTES];
 	struct io_file *file;
@@ -112,9 +112,9 @@ static int claim_lock(struct log *log, struct io_file **ret)
 	err = io_open(log->io, path, IO_WRITE | IO_CREATE, &file);
 	if (err)
 		return err;
-	for (int i = 0; i < LOCK_ATTEMPT_COUNT; i++) {
+	for (int i = 0;; i++) {
 		err = io_lock(file);
-		if (err != -EAGAIN)
+		if (err != -EAGAIN || i + 1 >= attempt_count)
 			break;
 		io_pause(log->io, LOCK_ATTEMPT_NS);
 	}
@@ -126,6 +126,22 @@ static int claim_lock(struct log *log, struct io_file **ret)
 	return 0;
 }
 
+int log_try_lock(struct log *log)
+{
+	return log->lock ? 0 : claim_lock(log, 1, &log->lock);
+}
+
+void log_unlock(struct log *log)
+{
+	io_close(log->lock);
+	log->lock = NULL;
+}
+
+bool log_is_locked(const struct log *log)
+{
+	return log->lock;
+}
+
 /* Makes the cluster file, under the lock so that two first starts do not make
  * two.  A damaged one may be replaced for as long as there is no claim:
  * nothing can have been written under it. */
@@ -133,7 +149,7 @@ static int cluster_make(struct log *log, struct log_cluster *ret)
 {
 	char path[LOG_PATH_BYTES], epochs[LOG_PATH_BYTES];
 	struct io_file *lock;
-	int err = claim_lock(log, &lock);
+	int err = claim_lock(log, LOCK_ATTEMPT_COUNT, &lock);
 
 	if (err) {
 		log_set_why(log,
@@ -246,15 +262,8 @@ struct claim_list {
 	size_t count, capacity;
 };
 
-static int claim_collect(void *ctx, const char *name)
+static int claim_add(struct claim_list *l, uint32_t epoch)
 {
-	struct claim_list *l = ctx;
-	unsigned epoch;
-	int used = 0;
-
-	if (strlen(name) != 8 || sscanf(name, "%8x%n", &epoch, &used) != 1 ||
-	    used != 8 || epoch == 0)
-		return 0;
 	if (l->count == l->capacity) {
 		size_t capacity = base_max(64, l->capacity * 2);
 		uint32_t *p = realloc(l->epochs, capacity * sizeof(*p));
@@ -268,6 +277,17 @@ static int claim_collect(void *ctx, const char *name)
 	return 0;
 }
 
+static int claim_collect(void *ctx, const char *name)
+{
+	unsigned epoch;
+	int used = 0;
+
+	if (strlen(name) != 8 || sscanf(name, "%8x%n", &epoch, &used) != 1 ||
+	    used != 8 || epoch == 0)
+		return 0;
+	return claim_add(ctx, epoch);
+}
+
 static int claim_list(struct log *log, struct claim_list *l)
 {
 	char path[LOG_PATH_BYTES];
@@ -277,7 +297,10 @@ static int claim_list(struct log *log, struct claim_list *l)
 	return io_list(log->io, path, claim_collect, l);
 }
 
-/* Creates our claim above all others, durable, and keeps it open. */
+/* Creates our claim above all others, durable, and keeps it open.  The list is
+ * where to begin, not what is believed: a number that turns out to be taken,
+ * by somebody who was quicker or that a cached listing does not show, is one
+ * more claim to seal. */
 static int claim_make(struct log *log, struct claim_list *l)
 {
 	char path[LOG_PATH_BYTES], dir[LOG_PATH_BYTES];
@@ -286,11 +309,11 @@ static int claim_make(struct log *log, struct claim_list *l)
 	int err;
 
 	log_path(dir, log->options.dir, "epochs");
+	err = claim_list(log, l);
+	if (err)
+		return err;
+	epoch = l->count ? l->epochs[l->count - 1] : 0;
 	for (;;) {
-		err = claim_list(log, l);
-		if (err)
-			return err;
-		epoch = l->count ? l->epochs[l->count - 1] : 0;
 		if (epoch == UINT32_MAX)
 			return -E_LIMIT;
 		epoch++;
@@ -298,9 +321,11 @@ static int claim_make(struct log *log, struct claim_list *l)
 		err = io_open(log->io, path,
 			      IO_WRITE | IO_CREATE | IO_EXCLUSIVE | IO_APPEND,
 			      &log->claim);
-		/* Somebody else took it: each turn meets one more claim. */
 		if (err != -EEXIST)
 			break;
+		err = claim_add(l, epoch);
+		if (err)
+			return err;
 	}
 	if (err)
 		return err;
@@ -353,24 +378,13 @@ int log_claim_verify(struct log *log)
 	return err;
 }
 
-int log_claim(struct log *log)
+/* Claims the next epoch and seals all before it. */
+static int claim_take(struct log *log)
 {
 	struct claim_list l = {0};
 	struct log_cluster c;
-	int err;
+	int err = log_cluster_load(log->io, log->options.dir, &c);
 
-	ASSERT(!log->claim);
-	err = claim_lock(log, &log->lock);
-	if (err) {
-		log_set_why(
-			log,
-			err == -EAGAIN
-				? "%s/leader.lock is held by another process"
-				: "cannot lock %s/leader.lock",
-			log->options.dir);
-		return err;
-	}
-	err = log_cluster_load(log->io, log->options.dir, &c);
 	if (!err && memcmp(c.cluster_id, log->cluster_id, LOG_ID_BYTES) != 0)
 		err = -E_CORRUPT;
 	if (!err)
@@ -386,6 +400,31 @@ int log_claim(struct log *log)
 		log_claim_close(log);
 	}
 	return err;
+}
+
+int log_claim(struct log *log)
+{
+	int err = 0;
+
+	ASSERT(!log->claim);
+	if (!log->lock)
+		err = claim_lock(log, LOCK_ATTEMPT_COUNT, &log->lock);
+	if (err) {
+		log_set_why(
+			log,
+			err == -EAGAIN
+				? "%s/leader.lock is held by another process"
+				: "cannot lock %s/leader.lock",
+			log->options.dir);
+		return err;
+	}
+	return claim_take(log);
+}
+
+int log_steal(struct log *log)
+{
+	ASSERT(!log->claim);
+	return claim_take(log);
 }
 
 void log_claim_close(struct log *log)

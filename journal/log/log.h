@@ -7,8 +7,8 @@
  * Non-goals: the log does not know a queue, an index, or what a record means;
  * it knows its own record types below LOG_TYPE_USER.
  *
- * Life:  log_create → log_claim → log_recover → log_start → log_append…
- *        → log_stop → log_free.
+ * Life:  log_create → (log_try_lock, log_tail_…) → log_claim or log_steal
+ *        → log_recover → log_start → log_append… → log_stop → log_free.
  *
  * Errors: 0 or a negative code.  Any write, sync or claim-check failure
  * latches the log: every append in flight and every later one fails with
@@ -18,6 +18,7 @@
 #define JOURNAL_LOG_LOG_H
 
 #include <stdatomic.h>
+#include <stdbool.h>
 
 #include "base/crypto.h"
 #include "base/loop.h"
@@ -123,9 +124,20 @@ struct log_options {
 /* Makes the directory layout and the cluster id when they are missing.
  * -E_KEY: the master key is not this directory's. */
 MUST_CHECK int log_create(const struct log_options *, struct log **ret);
-/* Takes leader.lock (retrying for a second), claims the next epoch, seals all
- * lower claims.  -EAGAIN: another process holds the lock. */
+/* leader.lock says who is to lead; it decides when to claim, and nothing is
+ * safe because of it.  One attempt to take it; 0 also when it is held
+ * already, -EAGAIN when another process holds it.  Held until log_unlock() or
+ * log_free(). [the thread that claims; later the one that leads] */
+MUST_CHECK int log_try_lock(struct log *);
+void log_unlock(struct log *);
+bool log_is_locked(const struct log *);
+/* Claims the next epoch and seals all lower claims, with leader.lock, which is
+ * taken (retrying for a second) when it is not held yet.  -EAGAIN: another
+ * process holds it. */
 MUST_CHECK int log_claim(struct log *);
+/* The same without the lock, of an owner that gives no sign of life.  Safe at
+ * any time: whoever led until now is fenced. */
+MUST_CHECK int log_steal(struct log *);
 /* After log_claim().  Verifies and delivers every acknowledged record from
  * `from` on, in order and with no gap in LSN, so the log's own types
  * (EPOCH_START, IDLE) are among them; NULL: from the first that there is.
