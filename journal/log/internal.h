@@ -8,7 +8,9 @@
  *   writer.c   group commit
  *   build.c    frames out of appends
  *   walk.c     finds the one history in a directory, without a key
+ *   opener.c   frames, decrypted one after the other
  *   recover.c  walk + decryption
+ *   tail.c     what another process appends, as it does
  *   reader.c   bodies, read back on any loop
  *   verify.c   for the tools
  *   check.c    one file, a little at a time: for scrubbing
@@ -241,6 +243,10 @@ MUST_CHECK int log_scan_open(struct log_scan *, struct io *, const char *dir,
 			     const uint8_t *cluster_id, uint64_t key,
 			     bool sync_first);
 void log_scan_close(struct log_scan *);
+/* The file's own header.  -E_CORRUPT: damaged, another file's, or the file is
+ * shorter than it says; -E_VERSION; I/O errors. */
+MUST_CHECK int log_scan_segment_header(struct log_scan *,
+				       struct log_segment_header *ret);
 /* 0 and a frame that is whole and belongs here; *ret_raw is valid until the
  * next call.  -E_CORRUPT: there is none at offset.  Others: I/O errors. */
 MUST_CHECK int log_scan_frame(struct log_scan *, uint64_t offset,
@@ -298,6 +304,21 @@ MUST_CHECK int log_walk_run(struct log_walk *, const struct log_position *from);
 void log_walk_fini(struct log_walk *);
 /* Lists the segments and reads their headers; part of log_walk_run(). */
 MUST_CHECK int log_walk_list(struct log_walk *);
+
+/* ---- opener.c ---- */
+
+struct log_opener {
+	struct log *log;
+	uint64_t segment; /* whose key aead has */
+	struct crypto_aead *aead;
+	uint8_t *plain; /* of the last frame; LOG_FRAME_BYTES_MAX */
+};
+MUST_CHECK int log_opener_init(struct log_opener *, struct log *);
+void log_opener_fini(struct log_opener *);
+/* Decrypts a frame that the scan has found whole.  -E_CORRUPT, -E_KEY. */
+MUST_CHECK int log_opener_frame(struct log_opener *,
+				const struct log_segment_header *,
+				const struct log_frame *, const uint8_t *raw);
 
 /* ---- log.c ---- */
 

@@ -163,6 +163,29 @@ void log_free(struct log *);
  * thread. */
 const char *log_why(const struct log *);
 
+/* ---- following another process ---- */
+
+/* Reads what a leader appends to the same directory, without a claim, and
+ * delivers what it has acknowledged, in order and without a gap.  After
+ * log_create(); blocking; one thread. */
+struct log_tail;
+/* from: where a checkpoint ends; NULL or segment 0: from the first record. */
+MUST_CHECK int log_tail_create(struct log *, const struct log_position *from,
+			       struct log_tail **ret);
+void log_tail_free(struct log_tail *); /* NULL-safe */
+/* Delivers about `bytes_max` of frames, or what there is.  *ret_more: there
+ * may be more already.  -ENOENT, -ESTALE: what comes next has been dropped, or
+ * the history goes on elsewhere; begin again from a newer checkpoint.  Stops
+ * at each()'s first non-zero return.  After an error of each() the tail is
+ * void; after others it may be tried again. */
+MUST_CHECK int log_tail_step(struct log_tail *, uint64_t bytes_max,
+			     int (*each)(void *ctx, const struct log_record *),
+			     void *ctx, bool *ret_more);
+/* Behind what has been delivered; log_recover() goes on from there. */
+const struct log_position *log_tail_position(const struct log_tail *);
+/* End of the last frame that was seen, acknowledged or not. */
+uint64_t log_tail_seen_lsn(const struct log_tail *);
+
 /* ---- appending ---- */
 
 struct log_append;

@@ -6,32 +6,11 @@
 #include "journal/log/internal.h"
 
 struct recovery {
-	struct log *log;
+	struct log_opener opener;
 	int (*each)(void *ctx, const struct log_record *);
 	void *ctx;
-	uint64_t aead_segment;
-	struct crypto_aead *aead;
-	uint8_t *plain; /* LOG_FRAME_BYTES_MAX */
-	int each_err;	/* from the caller's each(), not from the data */
+	int each_err; /* from the caller's each(), not from the data */
 };
-
-static int recover_aead(struct recovery *r, const struct log_walk_segment *seg)
-{
-	struct crypto_key *key;
-	int err;
-
-	if (r->aead && r->aead_segment == seg->key)
-		return 0;
-	crypto_aead_free(r->aead);
-	r->aead = NULL;
-	err = log_segment_unwrap(r->log->options.master, &seg->header, &key);
-	if (err)
-		return err;
-	err = crypto_aead_create(key, &r->aead);
-	crypto_key_free(key);
-	r->aead_segment = seg->key;
-	return err;
-}
 
 static int recover_record(void *ctx, const struct log_record *rec)
 {
@@ -46,15 +25,11 @@ static int recover_frame(void *ctx, const struct log_walk_segment *seg,
 			 const struct log_frame *f, const uint8_t *raw)
 {
 	struct recovery *r = ctx;
-	int err = recover_aead(r, seg);
+	int err = log_opener_frame(&r->opener, &seg->header, f, raw);
 
-	for (uint32_t at = 0, i = 0; !err && at < f->payload_len;
-	     at += LOG_CHUNK_BYTES, i++)
-		err = log_frame_open_chunk(r->aead, raw, f, i,
-					   raw + LOG_FRAME_HEADER_BYTES + at,
-					   r->plain + at);
 	if (!err)
-		err = log_frame_each_record(f, r->plain, recover_record, r);
+		err = log_frame_each_record(f, r->opener.plain, recover_record,
+					    r);
 	/* The caller's own verdict must not be taken for the data's. */
 	return r->each_err ? -ECANCELED : err;
 }
@@ -113,7 +88,7 @@ static uint32_t recover_parent(const struct log_walk *walk,
 int log_recover(struct log *log, const struct log_position *from,
 		int (*each)(void *ctx, const struct log_record *), void *ctx)
 {
-	struct recovery r = {.log = log, .each = each, .ctx = ctx};
+	struct recovery r = {.each = each, .ctx = ctx};
 	struct log_walk walk = {
 		.io = log->io,
 		.dir = log->options.dir,
@@ -128,9 +103,9 @@ int log_recover(struct log *log, const struct log_position *from,
 	ASSERT(log->claim && !log->writer);
 	log->recovered = false;
 	log_segment_forget_all(log);
-	r.plain = io_buffer_alloc(LOG_FRAME_BYTES_MAX);
-	if (!r.plain)
-		return -ENOMEM;
+	err = log_opener_init(&r.opener, log);
+	if (err)
+		return err;
 	err = log_walk_run(&walk, from);
 	if (r.each_err)
 		err = r.each_err;
@@ -147,7 +122,6 @@ int log_recover(struct log *log, const struct log_position *from,
 		log->recovered = true;
 	}
 	log_walk_fini(&walk);
-	crypto_aead_free(r.aead);
-	io_buffer_free(r.plain);
+	log_opener_fini(&r.opener);
 	return err;
 }

@@ -233,6 +233,28 @@ static bool walk_is_blank(const uint8_t *raw, uint64_t len)
 	return len == IO_BLOCK;
 }
 
+int log_scan_segment_header(struct log_scan *s, struct log_segment_header *ret)
+{
+	struct log_segment_header h;
+	const uint8_t *raw;
+	uint64_t len;
+	int err = scan_fill(s, 0, IO_BLOCK, &raw, &len);
+
+	if (err)
+		return err;
+	if (len < IO_BLOCK)
+		return -E_CORRUPT;
+	err = log_segment_header_decode(raw, &h);
+	if (err)
+		return err;
+	/* What was read is worth telling even of a file that is too short. */
+	*ret = h;
+	if (h.key != s->key || s->size < h.bytes ||
+	    memcmp(h.cluster_id, s->cluster_id, LOG_ID_BYTES) != 0)
+		return -E_CORRUPT;
+	return 0;
+}
+
 /* Header, size, and the first LSN where the first frame tells it. */
 static int walk_read_header(struct log_walk *w, struct log_walk_segment *seg)
 {
@@ -246,16 +268,10 @@ static int walk_read_header(struct log_walk *w, struct log_walk_segment *seg)
 	if (err)
 		return walk_failed(w, scan.path, err);
 	seg->size = scan.size;
-	err = scan_fill(&scan, 0, IO_BLOCK, &raw, &len);
-	if (err)
+	err = log_scan_segment_header(&scan, &seg->header);
+	if (err && err != -E_CORRUPT && err != -E_VERSION)
 		goto out;
-	seg->header_err =
-		len < IO_BLOCK ? -E_CORRUPT
-			       : log_segment_header_decode(raw, &seg->header);
-	if (!seg->header_err &&
-	    (seg->header.key != seg->key || seg->size < seg->header.bytes ||
-	     memcmp(seg->header.cluster_id, w->cluster_id, LOG_ID_BYTES) != 0))
-		seg->header_err = -E_CORRUPT;
+	seg->header_err = err;
 	err = scan_header(&scan, FIRST_FRAME_OFFSET, &f, &raw);
 	if (!err)
 		seg->first_lsn = seg->end_lsn = f.first_lsn;

@@ -22,6 +22,7 @@ struct store {
 	struct checkpoint_place place; /* identity of all blobs */
 	struct log *log;
 	struct state state; /* [store] */
+	struct recovery recovery;
 	char why[RECOVERY_TEXT_BYTES], warning[RECOVERY_TEXT_BYTES];
 
 	/* Any thread: batches newest first, linked through their mail. */

@@ -119,6 +119,7 @@ void store_free(struct store *s)
 		next = m->next;
 		free_batch(s, container_of(m, struct log_batch, mail));
 	}
+	recovery_unfollow(&s->recovery);
 	scrub_free(s->scrub);
 	compact_free(s->compact);
 	quarantine_free(s->quarantine);
@@ -211,23 +212,46 @@ static int make_directories(struct store *s)
 	return err;
 }
 
+static void prepare_recovery(struct store *s, struct log *log)
+{
+	s->log = log;
+	s->place.identity.cluster_id = log_cluster_id(log);
+	s->recovery.place = &s->place;
+	s->recovery.log = log;
+	s->recovery.state = &s->state;
+}
+
+int store_follow(struct store *s, struct log *log, uint64_t bytes_max,
+		 bool *ret_more)
+{
+	struct recovery *r = &s->recovery;
+	int err;
+
+	prepare_recovery(s, log);
+	err = recovery_follow(r, bytes_max, ret_more);
+	memcpy(s->why, r->why, sizeof(s->why));
+	s->position.lsn = recovery_followed_lsn(r);
+	update_stats(s);
+	s->stats.seen_lsn = recovery_seen_lsn(r);
+	s->stats.follow_resets = r->resets;
+	return err;
+}
+
 int store_recover(struct store *s, struct log *log)
 {
-	struct recovery r = {
-		.place = &s->place, .log = log, .state = &s->state};
+	struct recovery *r = &s->recovery;
 	int err = make_directories(s);
 
 	if (err)
 		return err;
-	s->log = log;
-	s->place.identity.cluster_id = log_cluster_id(log);
-	err = recovery_run(&r);
-	memcpy(s->warning, r.warning, sizeof(s->warning));
-	memcpy(s->why, r.why, sizeof(s->why));
+	prepare_recovery(s, log);
+	err = recovery_run(r);
+	memcpy(s->warning, r->warning, sizeof(s->warning));
+	memcpy(s->why, r->why, sizeof(s->why));
 	if (err)
 		return err;
-	memcpy(s->kept, r.kept, sizeof(s->kept));
-	s->kept_count = r.kept_count;
+	memcpy(s->kept, r->kept, sizeof(s->kept));
+	s->kept_count = r->kept_count;
 	state_restart(&s->state);
 	err = presence_check(s);
 	if (err)

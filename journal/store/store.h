@@ -9,7 +9,7 @@
  * Nobody outside knows where a message lies: it is asked for by (queue, ref)
  * and read by a store_reader, on the asker's own loop.
  *
- * Life: store_create → store_recover → (walks) → store_start → … → store_stop
+ * Life: store_create → (store_follow…) → store_recover → (walks) → store_start → … → store_stop
  * → store_free.  Thread: store, unless marked. */
 #ifndef JOURNAL_STORE_STORE_H
 #define JOURNAL_STORE_STORE_H
@@ -50,7 +50,14 @@ struct store_options {
 };
 
 MUST_CHECK int store_create(const struct store_options *, struct store **ret);
-/* After log_claim(): loads the newest valid checkpoint (falling back to the
+/* Before log_claim(), while another process leads: takes in about bytes_max more
+ * of what it has acknowledged, so that store_recover() has little left to do.
+ * Blocking.  *ret_more: there may be more already; else ask again soon.  After
+ * an error store_why() explains it, and the next call begins anew. */
+MUST_CHECK int store_follow(struct store *, struct log *, uint64_t bytes_max,
+			    bool *ret_more);
+/* After log_claim(): goes on from what was followed, where the history does; else
+ * loads the newest valid checkpoint (falling back to the
  * one before with a warning), replays the log from there, and applies the
  * restart rules: uploads that never became a message are dropped, temporary
  * queues are emptied and removed (as if QUEUE_GONE had been journalled; the
@@ -203,6 +210,8 @@ struct store_stats {
 	_Atomic uint64_t live_messages, live_bytes;
 	_Atomic uint64_t checkpoints, checkpoint_lsn, checkpoint_bytes;
 	_Atomic uint64_t applied_lsn;
+	/* While following: the end of what was seen, and new beginnings. */
+	_Atomic uint64_t seen_lsn, follow_resets;
 	_Atomic uint64_t files_live;
 	_Atomic uint64_t memory_bytes, entries, runs;
 	_Atomic uint64_t extent_files, extent_bytes, extent_live_bytes;
