@@ -98,8 +98,8 @@ static inline void broker_close(struct broker *b)
 	b->store = NULL;
 }
 
-/* Up to store_recover(), whose result it returns. */
-static inline int broker_recover(struct broker *b)
+/* A store and a log that claims nothing yet. */
+static inline int broker_create(struct broker *b)
 {
 	struct log_options log = {.io = b->io,
 				  .dir = b->dir,
@@ -119,19 +119,30 @@ static inline int broker_recover(struct broker *b)
 				      .extent_bytes = b->extent_bytes,
 				      .failed = broker_failed,
 				      .ctx = b};
-	int err;
 
 	b->failed = 0;
 	assert_int_equal(store_create(&store, &b->store), 0);
-	err = log_create(&log, &b->log);
-	if (!err)
-		err = log_claim(b->log);
+	return log_create(&log, &b->log);
+}
+
+/* Claims and recovers; the result is store_recover()'s. */
+static inline int broker_take_over(struct broker *b)
+{
+	int err = log_claim(b->log);
+
 	if (err)
 		return err;
 	fault_countdown = b->fault_at;
 	err = store_recover(b->store, b->log);
 	fault_countdown = 0;
 	return err;
+}
+
+static inline int broker_recover(struct broker *b)
+{
+	int err = broker_create(b);
+
+	return err ? err : broker_take_over(b);
 }
 
 static inline void broker_start(struct broker *b)
