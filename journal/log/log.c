@@ -152,6 +152,20 @@ int log_create(const struct log_options *options, struct log **ret)
 	return 0;
 }
 
+/* From now on a latch is told by mail.  One that came before is this call's
+ * result: a claim may be lost while its owner still recovers. */
+static int log_use_loop(struct log *log, struct loop *journal)
+{
+	int err;
+
+	pthread_mutex_lock(&log->mutex);
+	err = log->latched;
+	if (!err)
+		log->loop = journal;
+	pthread_mutex_unlock(&log->mutex);
+	return err;
+}
+
 int log_start(struct log *log, struct loop *journal)
 {
 	int err;
@@ -166,8 +180,9 @@ int log_start(struct log *log, struct loop *journal)
 		err = log_segment_sweep(log);
 	if (!err)
 		err = log_prepare_create(log, &log->prepare);
+	if (!err)
+		err = log_use_loop(log, journal);
 	if (!err) {
-		log->loop = journal;
 		log_writer_begin(log->writer);
 		return 0;
 	}
@@ -231,6 +246,11 @@ int log_check_claim(struct log *log)
 				  : "cannot check the claim in %s (%s)",
 			  log->options.dir, err_str(err));
 	return err;
+}
+
+void log_fail(struct log *log, int err, const char *why)
+{
+	log_latch(log, err, "%s: %s (%s)", log->options.dir, why, err_str(err));
 }
 
 /* ---- batches ----

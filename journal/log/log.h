@@ -278,6 +278,8 @@ int log_each_segment(struct log *,
 MUST_CHECK int log_drop(struct log *, const uint64_t *keys, size_t key_count);
 /* [any] The claim check alone: 0, or -E_FENCED / an I/O error, which latch. */
 MUST_CHECK int log_check_claim(struct log *);
+/* [any] The storage has failed elsewhere: latch.  why is a sentence. */
+void log_fail(struct log *, int err, const char *why);
 
 struct log_stats {
 	_Atomic uint64_t frames, records, payload_bytes, disk_bytes, syncs;
@@ -286,6 +288,10 @@ struct log_stats {
 	 * of < 2^i microseconds */
 	_Atomic uint64_t commit_us[32];
 	_Atomic uint64_t commit_us_total;
+	/* io_now_ns() when the oldest write in flight was begun; 0: none. */
+	_Atomic uint64_t write_begun_ns;
+	/* Claim checks by group commits, and what they took together. */
+	_Atomic uint64_t commit_checks, commit_check_ns;
 	/* When it was last looked at: the file system's used and free bytes
 	 * together, the free ones; and whether publishing is refused. */
 	_Atomic uint64_t disk_total, disk_free, disk_refusing;

@@ -274,8 +274,8 @@ static void tail_position(const struct log_frame *f, struct log_position *ret)
 static int tail_hold(struct log_tail *t, const struct log_frame *f,
 		     const uint8_t *raw)
 {
-	struct tail_held *h = &t->held[(t->held_head + t->held_count) %
-				       HELD_COUNT_MAX];
+	struct tail_held *h =
+		&t->held[(t->held_head + t->held_count) % HELD_COUNT_MAX];
 
 	if (!h->raw)
 		h->raw = io_buffer_alloc(LOG_FRAME_BYTES_MAX);

@@ -164,6 +164,8 @@ static void slot_submit(struct log_writer *w, struct log_slot *s)
 	w->frame_bytes += s->frame.stored_len / 8;
 	s->state = SLOT_WRITING;
 	s->built_ns = io_now_ns(log->io);
+	if (!w->slot_count)
+		log->stats.write_begun_ns = s->built_ns;
 	s->sink->in_flight++;
 	w->slot_count++;
 	w->ops_in_flight++;
@@ -242,15 +244,18 @@ static void writer_commit(struct log_writer *w)
 {
 	unsigned n = w->log->options.frames_in_flight;
 	struct note_chains notes;
-	uint64_t now_ns;
+	uint64_t begun_ns, now_ns;
 
 	if (!w->slot_count || w->slots[w->slot_head].state != SLOT_WRITTEN)
 		return;
 	/* One look covers every frame that is durable by now. */
+	begun_ns = io_now_ns(w->log->io);
 	if (log_check_claim(w->log))
 		return;
 	notes.count = notes.latest = 0;
 	now_ns = w->commit_ns = io_now_ns(w->log->io);
+	w->log->stats.commit_checks++;
+	w->log->stats.commit_check_ns += now_ns - begun_ns;
 	while (w->slot_count && w->slots[w->slot_head].state == SLOT_WRITTEN) {
 		struct log_slot *s = &w->slots[w->slot_head];
 
@@ -259,6 +264,8 @@ static void writer_commit(struct log_writer *w)
 		w->slot_head = (w->slot_head + 1) % n;
 		w->slot_count--;
 	}
+	w->log->stats.write_begun_ns =
+		w->slot_count ? w->slots[w->slot_head].built_ns : 0;
 	notes_post(&notes);
 }
 

@@ -74,8 +74,8 @@ static void rounds(struct broker *b, unsigned follow_one_in)
 
 		broker_start(b);
 		for (unsigned i = 0; i < 30; i++) {
-			broker_random(b, 1 + (unsigned)model_random(&b->model,
-								    6));
+			broker_random(b,
+				      1 + (unsigned)model_random(&b->model, 6));
 			if (!model_random(&b->model, follow_one_in))
 				follow(s);
 		}
