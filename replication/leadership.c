@@ -40,7 +40,6 @@ struct leadership {
 	bool any;		 /* seen is one */
 	uint64_t seen_ns;	 /* when it last changed, or we began */
 	uint64_t yield_until_ns; /* 0: no */
-	uint32_t yield_epoch;
 	/* The leader's claim, kept open: a server that sees two clients with
 	 * it does not let one answer for itself whether it is sealed. */
 	struct io_file *claim;
@@ -283,8 +282,8 @@ int leadership_look(struct leadership *l, enum leadership_verdict *ret)
 	if (err)
 		return err;
 	*ret = LEADERSHIP_WAIT;
-	if (l->yield_until_ns && now < l->yield_until_ns &&
-	    (!l->any || l->seen.epoch <= l->yield_epoch))
+	/* As long as nobody else has come. */
+	if (now < l->yield_until_ns && (!l->any || l->seen.resigned))
 		return 0;
 	l->yield_until_ns = 0;
 	silent = now - l->seen_ns >= patience_ns(l);
@@ -309,7 +308,6 @@ void leadership_yield(struct leadership *l)
 {
 	l->yield_until_ns =
 		io_now_ns(l->options.io) + l->options.takeover_after_ns;
-	l->yield_epoch = l->any ? l->seen.epoch : 0;
 }
 
 /* ---- leading ---- */

@@ -108,6 +108,12 @@ void admin_free(struct admin *a)
 	free(a);
 }
 
+void admin_serve(struct admin *a, const struct admin_broker *broker)
+{
+	a->broker = *broker;
+	a->serving = true;
+}
+
 uint16_t admin_port(const struct admin *a)
 {
 	return http_port(a->http);

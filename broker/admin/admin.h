@@ -20,8 +20,42 @@ struct admin;
 
 enum admin_state {
 	ADMIN_STARTING, /* /health/startup and /health/ready say 503 */
+	ADMIN_STANDBY,	/* both say 200 while cluster() calls it healthy */
 	ADMIN_READY,
 	ADMIN_DRAINING, /* /health/ready says 503 again */
+};
+
+/* This broker among those that share its directory. */
+struct admin_cluster {
+	const char *role;   /* "standby", "elected" or "leader"; static */
+	const char *node;   /* this broker's name */
+	bool healthy;	    /* serving, or able to take over */
+	bool stolen;	    /* the leadership was taken from a silent leader */
+	uint64_t takeovers; /* elections of this process */
+	uint64_t takeover_ns; /* the last one: from the election to serving */
+	uint64_t elected_ms;  /* wall clock; 0: never */
+	/* Who leads, as its last sign says; epoch 0: nobody has yet. */
+	uint32_t epoch;
+	char leader_node[65], leader_url[129];
+	uint64_t leader_silence_ns, leader_seen_ms;
+	bool leader_locked, leader_resigned;
+	/* A standby's: what it has taken in of what it has seen, and for how
+	 * long it has not had everything. */
+	uint64_t applied_lsn, seen_lsn, behind_ns, follow_resets;
+	int follow_err;
+	uint64_t looked_ns; /* since it looked at the leader */
+};
+
+/* What there is from the election on; pointers are borrowed until
+ * admin_free(). */
+struct admin_broker {
+	struct core *core;
+	struct loop *const *loops; /* every loop whose liveness counts */
+	unsigned loop_count;
+	/* Connections open now, and accepted ever.  May be NULL. */
+	void (*connections)(void *ctx, uint64_t *ret_open,
+			    uint64_t *ret_accepted);
+	void *ctx;
 };
 
 /* All pointers are borrowed until admin_free(). */
@@ -29,20 +63,19 @@ struct admin_options {
 	const char *address; /* numeric */
 	uint16_t port;	     /* 0: any, see admin_port() */
 	struct io *io;
-	struct core *core;
 	struct log *log;
 	struct store *store;
-	struct loop *const *loops; /* every loop whose liveness counts */
-	unsigned loop_count;
 	const char *engine_reason, *data_dir;
 	unsigned command_ms; /* how long to wait for a command; 0: 5000 */
 	/* Is this a user with this password?  Called on the admin thread;
 	 * may take long.  NULL: nobody from elsewhere. */
 	bool (*allow)(void *ctx, const char *user, const char *password);
-	/* Connections open now, and accepted ever.  May be NULL. */
-	void (*connections)(void *ctx, uint64_t *ret_open,
-			    uint64_t *ret_accepted);
-	void *ctx;
+	void *ctx; /* allow()'s */
+	/* Both on the admin thread. */
+	void (*cluster)(void *ctx, struct admin_cluster *ret);
+	/* Let another lead.  Answers at once; it happens soon. */
+	void (*step_down)(void *ctx);
+	void *cluster_ctx;
 };
 
 /* Binds the port and starts the thread.  On failure *ret_why is a static
@@ -52,6 +85,8 @@ MUST_CHECK int admin_create(const struct admin_options *, struct admin **ret,
 /* Ends the thread.  Before the core's shards are stopped, so that no command
  * is waiting for them.  NULL-safe. */
 void admin_free(struct admin *);
+/* From now on there is a broker, copied; once. [any] */
+void admin_serve(struct admin *, const struct admin_broker *);
 uint16_t admin_port(const struct admin *);
 void admin_set_state(struct admin *, enum admin_state); /* [any] */
 /* [any] The users have changed: ask allow() again. */

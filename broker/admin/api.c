@@ -2,7 +2,8 @@
  *
  * Paths: /health/live, /health/ready, /health/startup, /metrics,
  * /api/v1/status, /api/v1/queues[/NAME[/purge|pause|resume]]; store.c has
- * /api/v1/store, /api/v1/damage and /api/v1/scrub.
+ * /api/v1/store, /api/v1/damage and /api/v1/scrub, cluster.c /api/v1/cluster.
+ * A standby answers about itself, and says who leads when asked for more.
  *
  * A command to the core is finished by a shard once it is durable.  The admin
  * thread waits for that, but not for ever: when the wait is given up, the
@@ -40,9 +41,8 @@ void api_give_json(struct admin_response *r, unsigned status, json_t *json)
 	json_decref(json);
 }
 
-static void PRINTF_LIKE(3, 4)
-	give_error(struct admin_response *r, unsigned status,
-		   const char *format, ...)
+void api_give_error(struct admin_response *r, unsigned status,
+		    const char *format, ...)
 {
 	char text[RECORD_NAME_MAX + 256];
 	json_t *message;
@@ -182,7 +182,7 @@ static int run_command(struct admin *a, enum core_command_kind kind,
 		return -ENOMEM;
 	c->core.done = command_done;
 	until = command_deadline(a);
-	core_execute(a->options.core, &c->core);
+	core_execute(a->broker.core, &c->core);
 	pthread_mutex_lock(&c->lock);
 	while (!c->finished &&
 	       pthread_cond_timedwait(&c->ready, &c->lock, &until) != ETIMEDOUT)
@@ -205,34 +205,57 @@ static void health_live(struct admin *a, struct admin_response *r)
 {
 	uint64_t now = io_now_ns(a->options.io);
 
-	for (unsigned i = 0; i < a->options.loop_count; i++) {
+	for (unsigned i = 0; a->serving && i < a->broker.loop_count; i++) {
 		int waiting = 0;
-		uint64_t beat =
-			loop_heartbeat_ns(a->options.loops[i], &waiting);
+		uint64_t beat = loop_heartbeat_ns(a->broker.loops[i], &waiting);
 
 		if (waiting || now < beat || now - beat < LOOP_STUCK_NS)
 			continue;
-		give_error(r, 503,
-			   "the %s thread has been busy with one thing for "
-			   "%" PRIu64 " s",
-			   loop_name(a->options.loops[i]),
-			   (now - beat) / 1000000000u);
+		api_give_error(r, 503,
+			       "the %s thread has been busy with one thing for "
+			       "%" PRIu64 " s",
+			       loop_name(a->broker.loops[i]),
+			       (now - beat) / 1000000000u);
 		return;
 	}
 	api_give_json(r, 200, json_pack("{s:s}", "status", "live"));
 }
 
-static void health_state(struct admin *a, struct admin_response *r,
-			 bool startup)
+static void health_standby(struct admin *a, struct admin_response *r,
+			   bool startup)
 {
+	struct admin_cluster c = {0};
+
+	a->options.cluster(a->options.cluster_ctx, &c);
+	if (!startup && !c.healthy) {
+		api_give_error(r, 503,
+			       "this standby has not seen its storage for "
+			       "%" PRIu64 " s",
+			       c.looked_ns / 1000000000u);
+		return;
+	}
+	api_give_json(r, 200, json_pack("{s:s}", "status", "standby"));
+}
+
+static void health_state(struct admin *a, const struct admin_request *request,
+			 struct admin_response *r, bool startup)
+{
+	bool as_leader = !startup && !strcmp(request->role, "leader");
+
 	switch ((enum admin_state)atomic_load(&a->state)) {
+	case ADMIN_STANDBY:
+		if (as_leader)
+			api_give_error(r, 503, "this broker stands by");
+		else
+			health_standby(a, r, startup);
+		return;
 	case ADMIN_STARTING:
-		give_error(r, 503, "the broker is starting");
+		api_give_error(r, 503, "the broker is starting");
 		return;
 	case ADMIN_DRAINING:
 		if (startup)
 			break;
-		give_error(r, 503, "the broker is shutting down");
+		api_give_error(r, 503, "the broker is shutting down");
 		return;
 	case ADMIN_READY:
 		break;
@@ -242,18 +265,19 @@ static void health_state(struct admin *a, struct admin_response *r,
 		json_pack("{s:s}", "status", startup ? "started" : "ready"));
 }
 
-static void health(struct admin *a, const char *what, struct admin_response *r)
+static void health(struct admin *a, const struct admin_request *request,
+		   const char *what, struct admin_response *r)
 {
 	if (!strcmp(what, "live"))
 		health_live(a, r);
 	else if (!strcmp(what, "ready"))
-		health_state(a, r, false);
+		health_state(a, request, r, false);
 	else if (!strcmp(what, "startup"))
-		health_state(a, r, true);
+		health_state(a, request, r, true);
 	else
-		give_error(r, 404,
-			   "there is /health/live, /health/ready and "
-			   "/health/startup");
+		api_give_error(r, 404,
+			       "there is /health/live, /health/ready and "
+			       "/health/startup");
 }
 
 /* ---- status ---- */
@@ -263,6 +287,8 @@ static const char *state_name(struct admin *a)
 	switch ((enum admin_state)atomic_load(&a->state)) {
 	case ADMIN_STARTING:
 		return "starting";
+	case ADMIN_STANDBY:
+		return "standby";
 	case ADMIN_READY:
 		return "ready";
 	case ADMIN_DRAINING:
@@ -271,36 +297,55 @@ static const char *state_name(struct admin *a)
 	return "unknown";
 }
 
-static void status(struct admin *a, struct admin_response *r)
+static json_t *status_json(struct admin *a)
 {
 	const struct admin_options *o = &a->options;
 	const uint8_t *id = log_cluster_id(o->log);
-	struct core_stats s = {0};
+	struct admin_cluster c = {0};
 	char cluster[33];
 
 	for (int i = 0; i < 16; i++)
 		snprintf(cluster + 2 * i, 3, "%02x", id[i]);
-	core_stats(o->core, &s);
-	api_give_json(
-		r, 200,
-		json_pack("{s:s,s:s,s:f,s:I,s:s,s:I,s:s,s:s,s:s,s:s,s:I,"
-			  "s:b,s:I,s:I,s:I,s:I,s:I,s:I}",
-			  "version", HOLDFAST_VERSION, "state", state_name(a),
-			  "uptime_seconds",
-			  (double)(io_now_ns(o->io) - a->started_ns) / 1e9,
-			  "started_at_ms", (json_int_t)a->started_wall_ms,
-			  "role", "leader", "epoch",
-			  (json_int_t)log_epoch(o->log), "engine",
-			  io_engine_name(o->io), "engine_reason",
-			  o->engine_reason, "cluster_id", cluster, "data_dir",
-			  o->data_dir, "shards",
-			  (json_int_t)core_shard_count(o->core), "has_space",
-			  log_has_space(o->log), "queues", (json_int_t)s.queues,
-			  "addresses", (json_int_t)s.addresses, "consumers",
-			  (json_int_t)s.consumers, "producers",
-			  (json_int_t)s.producers, "messages",
-			  (json_int_t)s.messages, "message_bytes",
-			  (json_int_t)s.message_bytes));
+	o->cluster(o->cluster_ctx, &c);
+	return json_pack(
+		"{s:s,s:s,s:f,s:I,s:s,s:s,s:I,s:s,s:s,s:s,s:s}", "version",
+		HOLDFAST_VERSION, "state", state_name(a), "uptime_seconds",
+		(double)(io_now_ns(o->io) - a->started_ns) / 1e9,
+		"started_at_ms", (json_int_t)a->started_wall_ms, "role", c.role,
+		"node", c.node, "epoch", (json_int_t)c.epoch, "engine",
+		io_engine_name(o->io), "engine_reason", o->engine_reason,
+		"cluster_id", cluster, "data_dir", o->data_dir);
+}
+
+static json_t *status_serving_json(struct admin *a)
+{
+	struct core_stats s = {0};
+
+	core_stats(a->broker.core, &s);
+	return json_pack(
+		"{s:I,s:b,s:I,s:I,s:I,s:I,s:I,s:I}", "shards",
+		(json_int_t)core_shard_count(a->broker.core), "has_space",
+		log_has_space(a->options.log), "queues", (json_int_t)s.queues,
+		"addresses", (json_int_t)s.addresses, "consumers",
+		(json_int_t)s.consumers, "producers", (json_int_t)s.producers,
+		"messages", (json_int_t)s.messages, "message_bytes",
+		(json_int_t)s.message_bytes);
+}
+
+static void status(struct admin *a, struct admin_response *r)
+{
+	json_t *json = status_json(a);
+
+	if (a->serving && json) {
+		json_t *more = status_serving_json(a);
+
+		if (!more || json_object_update(json, more)) {
+			json_decref(json);
+			json = NULL;
+		}
+		json_decref(more);
+	}
+	api_give_json(r, 200, json);
 }
 
 /* ---- queues ---- */
@@ -362,14 +407,14 @@ static void queues_list(struct admin *a, const struct admin_request *request,
 		unsigned long n = strtoul(request->limit, &end, 10);
 
 		if (*end || !n || n > LIST_MAX) {
-			give_error(r, 400, "limit must be from 1 to %u",
-				   LIST_MAX);
+			api_give_error(r, 400, "limit must be from 1 to %u",
+				       LIST_MAX);
 			return;
 		}
 		l.limit = (unsigned)n;
 	}
 	l.array = json_array();
-	core_each_queue(a->options.core, list_one, &l);
+	core_each_queue(a->broker.core, list_one, &l);
 	api_give_json(
 		r, 200,
 		json_pack("{s:o,s:b}", "queues", l.array, "more", (int)l.more));
@@ -379,12 +424,12 @@ static void queue_get(struct admin *a, const char *name,
 		      struct admin_response *r)
 {
 	struct queue_info *q = calloc(1, sizeof(*q));
-	int err = q ? core_queue_info(a->options.core, name, q) : -ENOMEM;
+	int err = q ? core_queue_info(a->broker.core, name, q) : -ENOMEM;
 
 	if (err == -E_NOT_FOUND)
-		give_error(r, 404, "there is no queue \"%s\"", name);
+		api_give_error(r, 404, "there is no queue \"%s\"", name);
 	else if (err)
-		give_error(r, status_of(err), "%s", err_str(err));
+		api_give_error(r, status_of(err), "%s", err_str(err));
 	else
 		api_give_json(r, 200, queue_json(q));
 	free(q);
@@ -393,14 +438,16 @@ static void queue_get(struct admin *a, const char *name,
 static void give_failure(struct admin_response *r, const char *name, int err)
 {
 	if (err == -E_NOT_FOUND)
-		give_error(r, 404, "there is no queue \"%s\"", name);
+		api_give_error(r, 404, "there is no queue \"%s\"", name);
 	else if (err == -E_EXISTS || err == -EEXIST)
-		give_error(r, 409, "\"%s\" exists with other properties", name);
+		api_give_error(r, 409, "\"%s\" exists with other properties",
+			       name);
 	else if (err == -ETIMEDOUT)
-		give_error(r, 504,
-			   "not confirmed in time; it may still happen");
+		api_give_error(r, 504,
+			       "not confirmed in time; it may still happen");
 	else
-		give_error(r, status_of(err), "\"%s\": %s", name, err_str(err));
+		api_give_error(r, status_of(err), "\"%s\": %s", name,
+			       err_str(err));
 }
 
 static void queue_create(struct admin *a, const char *path_name,
@@ -420,20 +467,21 @@ static void queue_create(struct admin *a, const char *path_name,
 		    json_unpack_ex(body, &why, JSON_STRICT, "{s?s,s?s,s?s}",
 				   "name", &name, "address", &address,
 				   "routing", &routing)) {
-			give_error(r, 400, "the body: %s", why.text);
+			api_give_error(r, 400, "the body: %s", why.text);
 			goto out;
 		}
 	}
 	if (!name || !name[0] || (path_name && strcmp(name, path_name))) {
-		give_error(r, 400,
-			   name && name[0] ? "the name in the body is not the "
-					     "one in the path"
-					   : "a queue needs a \"name\"");
+		api_give_error(r, 400,
+			       name && name[0]
+				       ? "the name in the body is not the "
+					 "one in the path"
+				       : "a queue needs a \"name\"");
 		goto out;
 	}
 	if (strcmp(routing, "anycast") && strcmp(routing, "multicast")) {
-		give_error(r, 400,
-			   "routing must be \"anycast\" or \"multicast\"");
+		api_give_error(r, 400,
+			       "routing must be \"anycast\" or \"multicast\"");
 		goto out;
 	}
 	err = run_command(a, CORE_QUEUE_CREATE, name, address,
@@ -498,7 +546,7 @@ static bool action_of(const char *word, enum core_command_kind *ret)
 void api_not_allowed(struct admin_response *r, const char *allow)
 {
 	r->allow = allow;
-	give_error(r, 405, "this takes %s", allow);
+	api_give_error(r, 405, "this takes %s", allow);
 }
 
 /* POST: a known action behind the last slash is one; anything else, slashes
@@ -570,9 +618,28 @@ static bool refuse(struct admin *a, const struct admin_request *request,
 
 	if (code) {
 		r->ask_user = code == 401;
-		give_error(r, code, "%s", why);
+		api_give_error(r, code, "%s", why);
 	}
 	return code;
+}
+
+/* What only a leader can answer. */
+static bool stands_by(struct admin *a, const struct admin_request *request,
+		      struct admin_response *r)
+{
+	struct admin_cluster c = {0};
+
+	if (a->serving || !strcmp(request->path, "/metrics") ||
+	    !strcmp(request->path, "/api/v1/status"))
+		return false;
+	a->options.cluster(a->options.cluster_ctx, &c);
+	if (c.epoch)
+		api_give_error(r, 503, "this broker stands by; %s leads%s%s",
+			       c.leader_node, c.leader_url[0] ? ": ask " : "",
+			       c.leader_url);
+	else
+		api_give_error(r, 503, "this broker is not leading yet");
+	return true;
 }
 
 void api_answer(struct admin *a, const struct admin_request *request,
@@ -583,12 +650,13 @@ void api_answer(struct admin *a, const struct admin_request *request,
 
 	if (starts_with(path, "/health/")) {
 		if (request->method == ADMIN_GET)
-			health(a, path + strlen("/health/"), r);
+			health(a, request, path + strlen("/health/"), r);
 		else
 			api_not_allowed(r, "GET");
 		return;
 	}
-	if (refuse(a, request, r))
+	if (refuse(a, request, r) || cluster_answer(a, request, r) ||
+	    stands_by(a, request, r))
 		return;
 	if (starts_with(path, QUEUES) &&
 	    (!path[queues_len] || path[queues_len] == '/')) {
@@ -598,10 +666,12 @@ void api_answer(struct admin *a, const struct admin_request *request,
 	if (store_answer(a, request, r))
 		return;
 	if (strcmp(path, "/metrics") && strcmp(path, "/api/v1/status")) {
-		give_error(r, 404,
-			   "nothing is here; there is /health/live, /metrics, "
-			   "/api/v1/status, /api/v1/store, /api/v1/damage, "
-			   "/api/v1/scrub and " QUEUES);
+		api_give_error(
+			r, 404,
+			"nothing is here; there is /health/live, /metrics, "
+			"/api/v1/status, /api/v1/cluster, /api/v1/store, "
+			"/api/v1/damage, "
+			"/api/v1/scrub and " QUEUES);
 		return;
 	}
 	if (request->method != ADMIN_GET) {

@@ -37,6 +37,7 @@ struct exchange {
 	char path[ADMIN_PATH_BYTES];
 	char after[RECORD_NAME_MAX + 1];
 	char limit[16];
+	char role[16];
 	char host[256];
 	char authorization[768];
 	bool guarded, from_loopback;
@@ -94,6 +95,7 @@ static int answer(struct lws *wsi, struct http *http, struct exchange *e)
 		.path = e->path,
 		.after = e->after,
 		.limit = e->limit,
+		.role = e->role,
 		.body = e->body,
 		.body_len = e->body_len,
 		.host = e->host,
@@ -217,6 +219,7 @@ static int begin(struct lws *wsi, struct http *http, struct exchange *e,
 	memcpy(e->path, path, path_len);
 	copy_argument(wsi, "after=", e->after, sizeof(e->after));
 	copy_argument(wsi, "limit=", e->limit, sizeof(e->limit));
+	copy_argument(wsi, "role=", e->role, sizeof(e->role));
 	if (!copy_header(wsi, WSI_TOKEN_HOST, e->host, sizeof(e->host)) ||
 	    !copy_header(wsi, WSI_TOKEN_HTTP_AUTHORIZATION, e->authorization,
 			 sizeof(e->authorization)) ||

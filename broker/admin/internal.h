@@ -1,6 +1,6 @@
 /* broker/admin/internal.h: between http.c, which speaks HTTP and knows
- * nothing of the broker, and api.c, store.c and metrics.c, which are the
- * reverse. */
+ * nothing of the broker, and api.c, cluster.c, store.c and metrics.c, which are
+ * the reverse. */
 #ifndef BROKER_ADMIN_INTERNAL_H
 #define BROKER_ADMIN_INTERNAL_H
 
@@ -38,6 +38,7 @@ struct admin_request {
 	const char *path;  /* percent-decoded, without arguments */
 	const char *after; /* ?after=, or "" */
 	const char *limit; /* ?limit=, or "" */
+	const char *role;  /* ?role=, or "" */
 	const char *body;
 	size_t body_len;
 	const char *host;	   /* Host: or "" */
@@ -56,6 +57,8 @@ struct admin_response {
 
 struct admin {
 	struct admin_options options;
+	struct admin_broker broker; /* valid once serving is set */
+	_Atomic bool serving;
 	struct http *http;
 	_Atomic int state;
 	_Atomic uint64_t users_version;
@@ -75,11 +78,26 @@ void api_not_allowed(struct admin_response *, const char *allow);
 /* store.c: false when the path is another's. */
 bool store_answer(struct admin *, const struct admin_request *,
 		  struct admin_response *);
+void PRINTF_LIKE(3, 4) api_give_error(struct admin_response *, unsigned status,
+				      const char *format, ...);
+/* cluster.c: false when the path is another's. */
+bool cluster_answer(struct admin *, const struct admin_request *,
+		    struct admin_response *);
+void cluster_metrics(struct admin *, struct admin_text *);
 /* access.c: 0, or the status to refuse with, the sentence in *ret_why. */
 unsigned access_check(struct admin *, const struct admin_request *,
 		      const char **ret_why);
 /* metrics.c */
 void metrics_write(struct admin *, struct admin_text *);
+void metrics_gauge(struct admin_text *, const char *name, const char *help,
+		   uint64_t value);
+void metrics_counter(struct admin_text *, const char *name, const char *help,
+		     uint64_t value);
+void metrics_seconds(struct admin_text *, const char *name, const char *type,
+		     const char *help, uint64_t ns);
+void metrics_family(struct admin_text *, const char *name, const char *type,
+		    const char *help);
+void metrics_label(struct admin_text *, const char *value);
 
 /* http.c */
 struct http;

@@ -14,29 +14,36 @@
 
 #define METRICS_QUEUES_MAX 500u
 
-static void family(struct admin_text *t, const char *name, const char *type,
-		   const char *help)
+void metrics_family(struct admin_text *t, const char *name, const char *type,
+		    const char *help)
 {
 	admin_text_add(t, "# HELP %s %s\n# TYPE %s %s\n", name, help, name,
 		       type);
 }
 
-static void gauge(struct admin_text *t, const char *name, const char *help,
-		  uint64_t value)
+void metrics_gauge(struct admin_text *t, const char *name, const char *help,
+		   uint64_t value)
 {
-	family(t, name, "gauge", help);
+	metrics_family(t, name, "gauge", help);
 	admin_text_add(t, "%s %" PRIu64 "\n", name, value);
 }
 
-static void counter(struct admin_text *t, const char *name, const char *help,
-		    uint64_t value)
+void metrics_counter(struct admin_text *t, const char *name, const char *help,
+		     uint64_t value)
 {
-	family(t, name, "counter", help);
+	metrics_family(t, name, "counter", help);
 	admin_text_add(t, "%s %" PRIu64 "\n", name, value);
+}
+
+void metrics_seconds(struct admin_text *t, const char *name, const char *type,
+		     const char *help, uint64_t ns)
+{
+	metrics_family(t, name, type, help);
+	admin_text_add(t, "%s %.6f\n", name, (double)ns / 1e9);
 }
 
 /* A label's value with \, " and newline escaped. */
-static void label(struct admin_text *t, const char *value)
+void metrics_label(struct admin_text *t, const char *value)
 {
 	for (const char *p = value; *p; p++) {
 		if (*p == '\n')
@@ -89,40 +96,37 @@ static void process(struct admin *a, struct admin_text *t)
 
 	getrusage(RUSAGE_SELF, &usage);
 	getrlimit(RLIMIT_NOFILE, &files);
-	family(t, "process_cpu_seconds_total", "counter",
-	       "Processor time used, user and system.");
+	metrics_family(t, "process_cpu_seconds_total", "counter",
+		       "Processor time used, user and system.");
 	admin_text_add(t, "process_cpu_seconds_total %.6f\n",
 		       seconds(usage.ru_utime) + seconds(usage.ru_stime));
-	gauge(t, "process_resident_memory_bytes", "Memory resident in RAM.",
-	      resident_bytes());
-	gauge(t, "process_open_fds", "Open file descriptors.",
-	      open_descriptors());
-	gauge(t, "process_max_fds", "Limit of open file descriptors.",
-	      files.rlim_cur);
-	family(t, "process_start_time_seconds", "gauge",
-	       "Start of the process since the epoch.");
+	metrics_gauge(t, "process_resident_memory_bytes",
+		      "Memory resident in RAM.", resident_bytes());
+	metrics_gauge(t, "process_open_fds", "Open file descriptors.",
+		      open_descriptors());
+	metrics_gauge(t, "process_max_fds", "Limit of open file descriptors.",
+		      files.rlim_cur);
+	metrics_family(t, "process_start_time_seconds", "gauge",
+		       "Start of the process since the epoch.");
 	admin_text_add(t, "process_start_time_seconds %.3f\n",
 		       (double)a->started_wall_ms / 1e3);
 }
 
 static void identity(struct admin *a, struct admin_text *t)
 {
-	family(t, "holdfast_build_info", "gauge", "Always 1; the version.");
+	metrics_family(t, "holdfast_build_info", "gauge",
+		       "Always 1; the version.");
 	admin_text_add(t, "holdfast_build_info{version=\"%s\"} 1\n",
 		       HOLDFAST_VERSION);
-	family(t, "holdfast_io_engine_info", "gauge",
-	       "Always 1; the I/O engine in use and why.");
+	metrics_family(t, "holdfast_io_engine_info", "gauge",
+		       "Always 1; the I/O engine in use and why.");
 	admin_text_add(t, "holdfast_io_engine_info{engine=\"%s\",reason=\"",
 		       io_engine_name(a->options.io));
-	label(t, a->options.engine_reason);
+	metrics_label(t, a->options.engine_reason);
 	admin_text_add(t, "\"} 1\n");
-	gauge(t, "holdfast_ready",
-	      "1 while the broker takes and gives messages.",
-	      atomic_load(&a->state) == ADMIN_READY);
-	gauge(t, "holdfast_epoch", "The epoch of the journal's claim.",
-	      log_epoch(a->options.log));
-	gauge(t, "holdfast_shards", "Shard threads.",
-	      core_shard_count(a->options.core));
+	metrics_gauge(t, "holdfast_ready",
+		      "1 while the broker takes and gives messages.",
+		      atomic_load(&a->state) == ADMIN_READY);
 }
 
 /* ---- the journal ---- */
@@ -137,8 +141,8 @@ static void commit_latency(const struct log_stats *s, struct admin_text *t)
 	static const char name[] = "holdfast_journal_commit_seconds";
 	uint64_t sum = 0;
 
-	family(t, name, "histogram",
-	       "Time from a frame's first record to its durability.");
+	metrics_family(t, name, "histogram",
+		       "Time from a frame's first record to its durability.");
 	for (unsigned i = 0; i < 32; i++) {
 		sum += atomic_load(&s->commit_us[i]);
 		if (i >= LATENCY_FIRST && i <= LATENCY_LAST)
@@ -157,119 +161,134 @@ static void journal(struct admin *a, struct admin_text *t)
 	const struct log_stats *s = log_stats(a->options.log);
 
 	commit_latency(s, t);
-	counter(t, "holdfast_journal_frames_total",
-		"Group commits written to the journal.",
-		atomic_load(&s->frames));
-	counter(t, "holdfast_journal_records_total",
-		"Records written to the journal.", atomic_load(&s->records));
-	counter(t, "holdfast_journal_payload_bytes_total",
-		"Bytes of records before compression and padding.",
-		atomic_load(&s->payload_bytes));
-	counter(t, "holdfast_journal_written_bytes_total",
-		"Bytes written to the journal's segments.",
-		atomic_load(&s->disk_bytes));
-	counter(t, "holdfast_journal_syncs_total",
-		"Durable writes of the journal.", atomic_load(&s->syncs));
-	counter(t, "holdfast_journal_claim_checks_total",
-		"Checks that no other broker has sealed our claim.",
-		atomic_load(&s->claim_checks));
-	counter(t, "holdfast_journal_segments_made_total", "Segments made.",
-		atomic_load(&s->segments_made));
-	counter(t, "holdfast_journal_segments_dropped_total",
-		"Segments deleted, as nothing in them was needed.",
-		atomic_load(&s->segments_dropped));
-	gauge(t, "holdfast_journal_backlog_bytes",
-	      "Bytes queued for the journal or being written.",
-	      log_backlog_bytes(a->options.log));
-	gauge(t, "holdfast_journal_has_space",
-	      "0 while publishing is refused for lack of disk space.",
-	      (uint64_t)log_has_space(a->options.log));
+	metrics_counter(t, "holdfast_journal_frames_total",
+			"Group commits written to the journal.",
+			atomic_load(&s->frames));
+	metrics_counter(t, "holdfast_journal_records_total",
+			"Records written to the journal.",
+			atomic_load(&s->records));
+	metrics_counter(t, "holdfast_journal_payload_bytes_total",
+			"Bytes of records before compression and padding.",
+			atomic_load(&s->payload_bytes));
+	metrics_counter(t, "holdfast_journal_written_bytes_total",
+			"Bytes written to the journal's segments.",
+			atomic_load(&s->disk_bytes));
+	metrics_counter(t, "holdfast_journal_syncs_total",
+			"Durable writes of the journal.",
+			atomic_load(&s->syncs));
+	metrics_counter(t, "holdfast_journal_claim_checks_total",
+			"Checks that no other broker has sealed our claim.",
+			atomic_load(&s->claim_checks));
+	metrics_seconds(t, "holdfast_journal_commit_check_seconds_total",
+			"counter",
+			"Time that group commits took for their claim checks.",
+			atomic_load(&s->commit_check_ns));
+	metrics_counter(t, "holdfast_journal_commit_checks_total",
+			"Claim checks by group commits; one may cover several.",
+			atomic_load(&s->commit_checks));
+	metrics_counter(t, "holdfast_journal_segments_made_total",
+			"Segments made.", atomic_load(&s->segments_made));
+	metrics_counter(t, "holdfast_journal_segments_dropped_total",
+			"Segments deleted, as nothing in them was needed.",
+			atomic_load(&s->segments_dropped));
+	metrics_gauge(t, "holdfast_journal_backlog_bytes",
+		      "Bytes queued for the journal or being written.",
+		      log_backlog_bytes(a->options.log));
+	metrics_gauge(t, "holdfast_journal_has_space",
+		      "0 while publishing is refused for lack of disk space.",
+		      (uint64_t)log_has_space(a->options.log));
 }
 
 /* ---- the store ---- */
 
 static void scrub(const struct store_stats *s, struct admin_text *t)
 {
-	counter(t, "holdfast_scrub_read_bytes_total",
-		"Bytes that the scrubber has read.",
-		atomic_load(&s->scrub_bytes));
-	counter(t, "holdfast_scrub_files_total",
-		"Files that the scrubber has checked.",
-		atomic_load(&s->scrub_files));
-	counter(t, "holdfast_scrub_rounds_total",
-		"Times that everything was read and checked.",
-		atomic_load(&s->scrub_rounds));
-	family(t, "holdfast_scrub_finished_timestamp_seconds", "gauge",
-	       "End of the last round since the epoch; 0: none yet.");
+	metrics_counter(t, "holdfast_scrub_read_bytes_total",
+			"Bytes that the scrubber has read.",
+			atomic_load(&s->scrub_bytes));
+	metrics_counter(t, "holdfast_scrub_files_total",
+			"Files that the scrubber has checked.",
+			atomic_load(&s->scrub_files));
+	metrics_counter(t, "holdfast_scrub_rounds_total",
+			"Times that everything was read and checked.",
+			atomic_load(&s->scrub_rounds));
+	metrics_family(t, "holdfast_scrub_finished_timestamp_seconds", "gauge",
+		       "End of the last round since the epoch; 0: none yet.");
 	admin_text_add(t, "holdfast_scrub_finished_timestamp_seconds %.3f\n",
 		       (double)atomic_load(&s->scrub_finished_ms) / 1e3);
-	gauge(t, "holdfast_damage_places",
-	      "Places with data that cannot be read; see /api/v1/damage.",
-	      atomic_load(&s->damage));
+	metrics_gauge(
+		t, "holdfast_damage_places",
+		"Places with data that cannot be read; see /api/v1/damage.",
+		atomic_load(&s->damage));
 }
 
 static void extents(const struct store_stats *s, struct admin_text *t)
 {
-	gauge(t, "holdfast_store_extent_files",
-	      "Files that hold messages that stay.",
-	      atomic_load(&s->extent_files));
-	gauge(t, "holdfast_store_extent_bytes", "Size of these files.",
-	      atomic_load(&s->extent_bytes));
-	gauge(t, "holdfast_store_extent_live_bytes",
-	      "Bytes in these files that are still needed, about.",
-	      atomic_load(&s->extent_live_bytes));
-	counter(t, "holdfast_store_copied_messages_total",
-		"Messages moved into these files, again included.",
-		atomic_load(&s->copied_messages));
-	counter(t, "holdfast_store_copied_bytes_total",
-		"Bytes moved into these files, again included.",
-		atomic_load(&s->copied_bytes));
-	counter(t, "holdfast_store_fetched_messages_total",
-		"Messages read back from the disk.",
-		atomic_load(&s->fetched_messages));
-	counter(t, "holdfast_store_fetched_bytes_total",
-		"Bytes of messages read back from the disk.",
-		atomic_load(&s->fetched_bytes));
-	counter(t, "holdfast_store_fetch_read_bytes_total",
-		"Bytes read from the disk for that.",
-		atomic_load(&s->fetch_read_bytes));
+	metrics_gauge(t, "holdfast_store_extent_files",
+		      "Files that hold messages that stay.",
+		      atomic_load(&s->extent_files));
+	metrics_gauge(t, "holdfast_store_extent_bytes", "Size of these files.",
+		      atomic_load(&s->extent_bytes));
+	metrics_gauge(t, "holdfast_store_extent_live_bytes",
+		      "Bytes in these files that are still needed, about.",
+		      atomic_load(&s->extent_live_bytes));
+	metrics_counter(t, "holdfast_store_copied_messages_total",
+			"Messages moved into these files, again included.",
+			atomic_load(&s->copied_messages));
+	metrics_counter(t, "holdfast_store_copied_bytes_total",
+			"Bytes moved into these files, again included.",
+			atomic_load(&s->copied_bytes));
+	metrics_counter(t, "holdfast_store_fetched_messages_total",
+			"Messages read back from the disk.",
+			atomic_load(&s->fetched_messages));
+	metrics_counter(t, "holdfast_store_fetched_bytes_total",
+			"Bytes of messages read back from the disk.",
+			atomic_load(&s->fetched_bytes));
+	metrics_counter(t, "holdfast_store_fetch_read_bytes_total",
+			"Bytes read from the disk for that.",
+			atomic_load(&s->fetch_read_bytes));
 }
 
 static void store(struct admin *a, struct admin_text *t)
 {
 	const struct store_stats *s = store_stats(a->options.store);
 
-	gauge(t, "holdfast_store_files",
-	      "Segments and extent files that hold something needed.",
-	      atomic_load(&s->files_live));
-	gauge(t, "holdfast_store_messages", "Messages that are owed.",
-	      atomic_load(&s->live_messages));
-	gauge(t, "holdfast_store_message_bytes",
-	      "Bytes of messages that are owed.", atomic_load(&s->live_bytes));
-	gauge(t, "holdfast_store_memory_bytes",
-	      "Memory for what is known of queued messages.",
-	      atomic_load(&s->memory_bytes));
-	gauge(t, "holdfast_store_entries",
-	      "Messages that are known one by one.", atomic_load(&s->entries));
-	gauge(t, "holdfast_store_runs", "Runs of messages in extent files.",
-	      atomic_load(&s->runs));
-	counter(t, "holdfast_store_index_spills_total",
-		"Times that a part of memory went to the index.",
-		atomic_load(&s->index_spills));
-	gauge(t, "holdfast_store_behind",
-	      "1 while publishing waits for the store to move messages.",
-	      store_is_behind(a->options.store));
-	counter(t, "holdfast_store_checkpoints_total", "Checkpoints written.",
-		atomic_load(&s->checkpoints));
-	gauge(t, "holdfast_store_checkpoint_bytes",
-	      "Size of the newest checkpoint.",
-	      atomic_load(&s->checkpoint_bytes));
-	gauge(t, "holdfast_store_applied_lsn",
-	      "The last record that the store has taken in.",
-	      atomic_load(&s->applied_lsn));
-	gauge(t, "holdfast_store_checkpoint_lsn",
-	      "The first record that the newest checkpoint does not cover.",
-	      atomic_load(&s->checkpoint_lsn));
+	metrics_gauge(t, "holdfast_store_files",
+		      "Segments and extent files that hold something needed.",
+		      atomic_load(&s->files_live));
+	metrics_gauge(t, "holdfast_store_messages", "Messages that are owed.",
+		      atomic_load(&s->live_messages));
+	metrics_gauge(t, "holdfast_store_message_bytes",
+		      "Bytes of messages that are owed.",
+		      atomic_load(&s->live_bytes));
+	metrics_gauge(t, "holdfast_store_memory_bytes",
+		      "Memory for what is known of queued messages.",
+		      atomic_load(&s->memory_bytes));
+	metrics_gauge(t, "holdfast_store_entries",
+		      "Messages that are known one by one.",
+		      atomic_load(&s->entries));
+	metrics_gauge(t, "holdfast_store_runs",
+		      "Runs of messages in extent files.",
+		      atomic_load(&s->runs));
+	metrics_counter(t, "holdfast_store_index_spills_total",
+			"Times that a part of memory went to the index.",
+			atomic_load(&s->index_spills));
+	metrics_gauge(
+		t, "holdfast_store_behind",
+		"1 while publishing waits for the store to move messages.",
+		store_is_behind(a->options.store));
+	metrics_counter(t, "holdfast_store_checkpoints_total",
+			"Checkpoints written.", atomic_load(&s->checkpoints));
+	metrics_gauge(t, "holdfast_store_checkpoint_bytes",
+		      "Size of the newest checkpoint.",
+		      atomic_load(&s->checkpoint_bytes));
+	metrics_gauge(t, "holdfast_store_applied_lsn",
+		      "The last record that the store has taken in.",
+		      atomic_load(&s->applied_lsn));
+	metrics_gauge(
+		t, "holdfast_store_checkpoint_lsn",
+		"The first record that the newest checkpoint does not cover.",
+		atomic_load(&s->checkpoint_lsn));
 	extents(s, t);
 	scrub(s, t);
 }
@@ -280,14 +299,16 @@ static void disk(struct admin *a, struct admin_text *t)
 
 	if (io_fs_info(a->options.io, a->options.data_dir, &fs))
 		return;
-	gauge(t, "holdfast_disk_size_bytes",
-	      "Size of the file system that holds the data.", fs.bytes_total);
-	gauge(t, "holdfast_disk_free_bytes",
-	      "Free space of the file system that holds the data.",
-	      fs.bytes_free);
-	gauge(t, "holdfast_disk_refusing",
-	      "1 while publishing is refused to leave room on the disk.",
-	      atomic_load(&log_stats(a->options.log)->disk_refusing));
+	metrics_gauge(t, "holdfast_disk_size_bytes",
+		      "Size of the file system that holds the data.",
+		      fs.bytes_total);
+	metrics_gauge(t, "holdfast_disk_free_bytes",
+		      "Free space of the file system that holds the data.",
+		      fs.bytes_free);
+	metrics_gauge(
+		t, "holdfast_disk_refusing",
+		"1 while publishing is refused to leave room on the disk.",
+		atomic_load(&log_stats(a->options.log)->disk_refusing));
 }
 
 /* ---- the broker ---- */
@@ -297,45 +318,52 @@ static void broker(struct admin *a, struct admin_text *t)
 	struct core_stats s = {0};
 	uint64_t open = 0, accepted = 0;
 
-	core_stats(a->options.core, &s);
-	gauge(t, "holdfast_addresses", "Addresses.", s.addresses);
-	gauge(t, "holdfast_queues", "Queues.", s.queues);
-	gauge(t, "holdfast_consumers", "Consumers.", s.consumers);
-	gauge(t, "holdfast_producers", "Producers.", s.producers);
-	gauge(t, "holdfast_messages", "Messages in queues.", s.messages);
-	gauge(t, "holdfast_message_bytes", "Bytes of messages in queues.",
-	      s.message_bytes);
-	gauge(t, "holdfast_memory_message_bytes",
-	      "Bytes of message bodies kept in memory.", s.memory_bytes);
-	counter(t, "holdfast_published_total",
-		"Messages made durable and routed.", s.published);
-	counter(t, "holdfast_published_bytes_total",
-		"Bytes of messages made durable.", s.published_bytes);
-	counter(t, "holdfast_delivered_total",
-		"Messages handed to consumers, again included.", s.delivered);
-	counter(t, "holdfast_delivered_bytes_total",
-		"Bytes of messages handed to consumers.", s.delivered_bytes);
-	counter(t, "holdfast_acknowledged_total",
-		"Messages acknowledged by consumers.", s.acknowledged);
-	counter(t, "holdfast_redelivered_total",
-		"Messages handed out after a failed attempt.", s.redelivered);
-	counter(t, "holdfast_released_total",
-		"Messages given back by consumers.", s.released);
-	counter(t, "holdfast_dead_lettered_total",
-		"Messages moved to a dead-letter address or discarded.",
-		s.dead_lettered);
-	counter(t, "holdfast_expired_total", "Messages that expired.",
-		s.expired);
-	counter(t, "holdfast_rejected_total", "Publications refused.",
-		s.rejected);
-	counter(t, "holdfast_unrouted_total",
-		"Publications that no queue wanted.", s.unrouted);
-	if (!a->options.connections)
+	core_stats(a->broker.core, &s);
+	metrics_gauge(t, "holdfast_shards", "Shard threads.",
+		      core_shard_count(a->broker.core));
+	metrics_gauge(t, "holdfast_addresses", "Addresses.", s.addresses);
+	metrics_gauge(t, "holdfast_queues", "Queues.", s.queues);
+	metrics_gauge(t, "holdfast_consumers", "Consumers.", s.consumers);
+	metrics_gauge(t, "holdfast_producers", "Producers.", s.producers);
+	metrics_gauge(t, "holdfast_messages", "Messages in queues.",
+		      s.messages);
+	metrics_gauge(t, "holdfast_message_bytes",
+		      "Bytes of messages in queues.", s.message_bytes);
+	metrics_gauge(t, "holdfast_memory_message_bytes",
+		      "Bytes of message bodies kept in memory.",
+		      s.memory_bytes);
+	metrics_counter(t, "holdfast_published_total",
+			"Messages made durable and routed.", s.published);
+	metrics_counter(t, "holdfast_published_bytes_total",
+			"Bytes of messages made durable.", s.published_bytes);
+	metrics_counter(t, "holdfast_delivered_total",
+			"Messages handed to consumers, again included.",
+			s.delivered);
+	metrics_counter(t, "holdfast_delivered_bytes_total",
+			"Bytes of messages handed to consumers.",
+			s.delivered_bytes);
+	metrics_counter(t, "holdfast_acknowledged_total",
+			"Messages acknowledged by consumers.", s.acknowledged);
+	metrics_counter(t, "holdfast_redelivered_total",
+			"Messages handed out after a failed attempt.",
+			s.redelivered);
+	metrics_counter(t, "holdfast_released_total",
+			"Messages given back by consumers.", s.released);
+	metrics_counter(t, "holdfast_dead_lettered_total",
+			"Messages moved to a dead-letter address or discarded.",
+			s.dead_lettered);
+	metrics_counter(t, "holdfast_expired_total", "Messages that expired.",
+			s.expired);
+	metrics_counter(t, "holdfast_rejected_total", "Publications refused.",
+			s.rejected);
+	metrics_counter(t, "holdfast_unrouted_total",
+			"Publications that no queue wanted.", s.unrouted);
+	if (!a->broker.connections)
 		return;
-	a->options.connections(a->options.ctx, &open, &accepted);
-	gauge(t, "holdfast_connections", "Client connections.", open);
-	counter(t, "holdfast_connections_accepted_total",
-		"Client connections accepted.", accepted);
+	a->broker.connections(a->broker.ctx, &open, &accepted);
+	metrics_gauge(t, "holdfast_connections", "Client connections.", open);
+	metrics_counter(t, "holdfast_connections_accepted_total",
+			"Client connections accepted.", accepted);
 }
 
 /* ---- queues ---- */
@@ -405,14 +433,14 @@ static void queues(struct admin *a, struct admin_text *t)
 		t->failed = true;
 		return;
 	}
-	core_each_queue(a->options.core, take_queue, &rows);
+	core_each_queue(a->broker.core, take_queue, &rows);
 	for (size_t f = 0; rows.count && f < ARRAY_COUNT(queue_families); f++) {
-		family(t, queue_families[f].name, queue_families[f].type,
-		       queue_families[f].help);
+		metrics_family(t, queue_families[f].name,
+			       queue_families[f].type, queue_families[f].help);
 		for (size_t i = 0; i < rows.count; i++) {
 			admin_text_add(t, "%s{queue=\"",
 				       queue_families[f].name);
-			label(t, rows.rows[i].name);
+			metrics_label(t, rows.rows[i].name);
 			admin_text_add(t, "\"} %" PRIu64 "\n",
 				       rows.rows[i].value[f]);
 		}
@@ -426,7 +454,10 @@ void metrics_write(struct admin *a, struct admin_text *t)
 {
 	identity(a, t);
 	process(a, t);
+	cluster_metrics(a, t);
 	disk(a, t);
+	if (!a->serving)
+		return;
 	journal(a, t);
 	store(a, t);
 	broker(a, t);

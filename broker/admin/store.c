@@ -76,7 +76,7 @@ static void damage(struct admin *a, struct admin_response *r)
 			  : -ENOMEM;
 
 	if (!err && l.count)
-		core_each_queue(a->options.core, name_rows, &l);
+		core_each_queue(a->broker.core, name_rows, &l);
 	free(l.rows);
 	if (err || l.failed) {
 		json_decref(l.array);

@@ -12,6 +12,7 @@
 #define LISTENERS_MAX 16u
 #define VERIFY_WAIT_S 10
 #define DRAIN_LOOK_NS 2000000 /* 2 ms */
+#define ABANDON_NS 200000000ull
 
 struct endpoints {
 	struct core *core;
@@ -92,7 +93,7 @@ static int make_auth(struct endpoints *e, struct io *io,
 	return err ? err : auth_start(e->auth);
 }
 
-int endpoints_create(struct io *io, struct core *core, const struct settings *s,
+int endpoints_create(struct io *io, const struct settings *s,
 		     struct endpoints **ret)
 {
 	struct endpoints *e = calloc(1, sizeof(*e));
@@ -100,30 +101,30 @@ int endpoints_create(struct io *io, struct core *core, const struct settings *s,
 
 	if (!e)
 		return -ENOMEM;
-	e->core = core;
 	err = make_auth(e, io, s);
-	if (!err)
-		err = amqp_create(
-			&(struct amqp_options){
-				.core = core,
-				.auth = e->auth,
-				.frame_bytes_max =
-					(uint32_t)s->limits.frame_bytes,
-				.idle_timeout_ms =
-					(uint32_t)(s->amqp.idle_timeout_ns /
-						   1000000),
-				.credit = (uint32_t)s->amqp.credit,
-				.credit_refill =
-					(uint32_t)(s->amqp.credit * 3 / 10),
-				.message_bytes_max = s->limits.message_bytes,
-			},
-			&e->amqp);
-	if (err) {
+	if (err)
 		endpoints_free(e);
-		return err;
-	}
-	*ret = e;
-	return 0;
+	else
+		*ret = e;
+	return err;
+}
+
+int endpoints_attach(struct endpoints *e, struct core *core,
+		     const struct settings *s)
+{
+	e->core = core;
+	return amqp_create(
+		&(struct amqp_options){
+			.core = core,
+			.auth = e->auth,
+			.frame_bytes_max = (uint32_t)s->limits.frame_bytes,
+			.idle_timeout_ms =
+				(uint32_t)(s->amqp.idle_timeout_ns / 1000000),
+			.credit = (uint32_t)s->amqp.credit,
+			.credit_refill = (uint32_t)(s->amqp.credit * 3 / 10),
+			.message_bytes_max = s->limits.message_bytes,
+		},
+		&e->amqp);
 }
 
 /* ---- listening ---- */
@@ -183,13 +184,15 @@ static int open_one(struct endpoints *e, const struct settings *s,
 	return err;
 }
 
-/* [shard 0] All are bound before the first accepts. */
+/* [shard 0] All are bound before the first accepts.  Those that are stay when
+ * one cannot be, for a next try. */
 static void open_on_shard(struct loop_mail *mail)
 {
 	struct opening *o = container_of(mail, struct opening, mail);
 	struct endpoints *e = o->endpoints;
 
-	for (size_t i = 0; i < o->settings->listen.count && !o->err; i++) {
+	for (size_t i = e->listener_count;
+	     i < o->settings->listen.count && !o->err; i++) {
 		o->url = o->settings->listen.items[i];
 		o->err = open_one(e, o->settings, o->url);
 	}
@@ -263,6 +266,8 @@ int endpoints_drain(struct endpoints *e, uint64_t timeout_ns)
 {
 	uint64_t until = now_ns() + timeout_ns;
 
+	if (!e->amqp)
+		return 0;
 	for (unsigned i = 0; i < e->listener_count; i++)
 		listener_stop(e->listeners[i]);
 	amqp_close_all(e->amqp, "the broker is shutting down",
@@ -273,6 +278,19 @@ int endpoints_drain(struct endpoints *e, uint64_t timeout_ns)
 		nanosleep(&(struct timespec){.tv_nsec = DRAIN_LOOK_NS}, NULL);
 	}
 	return 0;
+}
+
+void endpoints_abandon(struct endpoints *e, const char *why)
+{
+	uint64_t until = now_ns() + ABANDON_NS;
+
+	if (!e || !e->amqp)
+		return;
+	for (unsigned i = 0; i < e->listener_count; i++)
+		listener_stop(e->listeners[i]);
+	amqp_close_all(e->amqp, why, 0);
+	while (amqp_connection_count(e->amqp) && now_ns() < until)
+		nanosleep(&(struct timespec){.tv_nsec = DRAIN_LOOK_NS}, NULL);
 }
 
 void endpoints_free(struct endpoints *e)
@@ -340,7 +358,7 @@ bool endpoints_allow(void *endpoints, const char *user, const char *password)
 	pthread_cond_init(&v->ready, NULL);
 	strcpy(v->request.user, user);
 	strcpy(v->request.password, password);
-	v->request.reply_to = shard_loop(core_shard(e->core, 0));
+	/* On the auth loop, which is there before any shard. */
 	v->request.done = verified;
 	clock_gettime(CLOCK_REALTIME, &until);
 	until.tv_sec += VERIFY_WAIT_S;

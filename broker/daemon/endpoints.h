@@ -8,10 +8,12 @@
 
 struct endpoints;
 
-/* Users are made ready; nothing listens yet.  Before the shards run. */
-MUST_CHECK int endpoints_create(struct io *, struct core *,
-				const struct settings *,
+/* Users are made ready; nothing listens yet. */
+MUST_CHECK int endpoints_create(struct io *, const struct settings *,
 				struct endpoints **ret);
+/* The protocols, for this core.  Once, before the shards run. */
+MUST_CHECK int endpoints_attach(struct endpoints *, struct core *,
+				const struct settings *);
 /* Binds and accepts, on the first shard, whose loop must be running.  On
  * failure why names the address. */
 MUST_CHECK int endpoints_open(struct endpoints *, const struct settings *,
@@ -25,6 +27,9 @@ MUST_CHECK int endpoints_reload(struct endpoints *, const struct settings *);
 /* Accept no more, close every connection with amqp:connection:forced, wait
  * until they are gone.  -ETIMEDOUT. */
 MUST_CHECK int endpoints_drain(struct endpoints *, uint64_t timeout_ns);
+/* [any] The same at once, for a process that is about to end: waits 0.2 s at
+ * most and finishes nothing that is under way. */
+void endpoints_abandon(struct endpoints *, const char *why);
 /* After endpoints_drain() and after the shards' loops have ended; NULL-safe. */
 void endpoints_free(struct endpoints *);
 

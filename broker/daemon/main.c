@@ -1,8 +1,8 @@
 /* broker/daemon/main.c: holdfastd.
  *
  * The main thread puts the broker together and then only listens to signals,
- * to a changed configuration file and to the watchdog's clock.  All other
- * threads have signals blocked. */
+ * one of which says that it is to lead, to a changed configuration file and to
+ * the watchdog's clock.  All other threads have signals blocked. */
 #include <inttypes.h>
 #include <signal.h>
 #include <string.h>
@@ -17,6 +17,7 @@
 #include "broker/daemon/reload.h"
 
 #define FILE_LOOK_MS 2000u
+#define STANDBY_TELL_MS 200u
 
 /* Names that begin with HOLDFAST_ and are not settings. */
 static const char *const env_others[] = {
@@ -29,7 +30,28 @@ struct daemon_run {
 	struct config *config;
 	struct wiring *wiring;
 	uint64_t fingerprint; /* of the configuration files */
+	const char *program;
+	bool leads;
 };
+
+/* ---- a new process ---- */
+
+static char **arguments;
+
+/* The same program with the same arguments and process id, and nothing else of
+ * this one: all descriptors close, all threads end.  Called on any thread. */
+static void restart(void)
+{
+	sigset_t all;
+
+	sigfillset(&all);
+	pthread_sigmask(SIG_UNBLOCK, &all, NULL);
+	execv("/proc/self/exe", arguments);
+	logger_error("daemon", "not-restarted", "error=%s",
+		     LOGGER_QUOTE(strerror(errno)));
+}
+
+/* ---- configuration ---- */
 
 static int load(const struct options *o, struct config_source *source,
 		struct config **ret)
@@ -71,6 +93,7 @@ static void signals_block(sigset_t *set)
 	sigaddset(set, SIGTERM);
 	sigaddset(set, SIGINT);
 	sigaddset(set, SIGHUP);
+	sigaddset(set, WIRING_SIGNAL);
 	pthread_sigmask(SIG_BLOCK, set, NULL);
 	signal(SIGPIPE, SIG_IGN);
 }
@@ -81,6 +104,7 @@ static void signals_leave(const sigset_t *set)
 	signal(SIGTERM, leave_now);
 	signal(SIGINT, leave_now);
 	signal(SIGHUP, SIG_IGN);
+	signal(WIRING_SIGNAL, SIG_IGN);
 	pthread_sigmask(SIG_UNBLOCK, set, NULL);
 }
 
@@ -100,20 +124,73 @@ static void look_at_files(struct daemon_run *run)
 	reload_run(run->wiring, &run->source, &run->config);
 }
 
-/* Until a signal asks to stop; returns that signal. */
-static int serve(struct daemon_run *run, const sigset_t *set)
+static void announce(const struct daemon_run *run)
+{
+	struct wiring_facts facts;
+
+	wiring_describe(run->wiring, &facts);
+	logger_info("daemon", "ready",
+		    "version=%s node=%s epoch=%u listen=%s port=%u admin=%s "
+		    "engine=%s shards=%u messages=%" PRIu64
+		    " start_ms=%" PRIu64,
+		    HOLDFAST_VERSION, LOGGER_QUOTE(facts.node),
+		    (unsigned)facts.epoch, LOGGER_QUOTE(facts.listen),
+		    (unsigned)facts.port, facts.admin[0] ? facts.admin : "off",
+		    facts.engine, facts.shards, facts.messages, facts.start_ms);
+	banner_show(&facts, settings_of(run->config), run->program);
+	notify_send("READY=1\nSTATUS=leads");
+}
+
+static void announce_standby(struct daemon_run *run)
+{
+	char leader[80], status[128];
+
+	wiring_leader(run->wiring, leader, sizeof(leader));
+	logger_info("daemon", "standing-by", "version=%s leader=%s",
+		    HOLDFAST_VERSION, LOGGER_QUOTE(leader));
+	snprintf(status, sizeof(status), "READY=1\nSTATUS=stands by; %s leads",
+		 leader);
+	notify_send(status);
+}
+
+enum { SERVE_FAILED = -1, SERVE_STEP_DOWN = 0 }; /* or a signal */
+
+/* WIRING_SIGNAL: goes on with SERVE_STEP_DOWN, *ret_code != 0, or serving. */
+static bool take_news(struct daemon_run *run, int *ret_code)
+{
+	for (;;) {
+		switch (wiring_news(run->wiring)) {
+		case WIRING_NOTHING:
+			return true;
+		case WIRING_STEP_DOWN:
+			return false;
+		case WIRING_ELECTED:
+			*ret_code = wiring_lead(run->wiring);
+			if (*ret_code)
+				return false;
+			run->leads = true;
+			announce(run);
+			break;
+		}
+	}
+}
+
+/* Until a signal asks to stop, or another is to lead, or leading failed. */
+static int serve(struct daemon_run *run, const sigset_t *set, int *ret_code)
 {
 	uint64_t watchdog_ms = notify_watchdog_ms();
 	uint64_t tick_ms = FILE_LOOK_MS;
+	bool told = false;
 
 	if (watchdog_ms)
 		tick_ms = base_max(base_min(tick_ms, watchdog_ms), 10);
-	else if (!run->source.file)
-		tick_ms = 3600000;
 	for (;;) {
+		/* Who is alone leads at once, and nobody is told of a
+		 * standby. */
+		uint64_t ms = run->leads || told ? tick_ms : STANDBY_TELL_MS;
 		struct timespec tick = {
-			.tv_sec = (time_t)(tick_ms / 1000),
-			.tv_nsec = (long)(tick_ms % 1000) * 1000000,
+			.tv_sec = (time_t)(ms / 1000),
+			.tv_nsec = (long)(ms % 1000) * 1000000,
 		};
 		int sig = sigtimedwait(set, NULL, &tick);
 
@@ -122,29 +199,23 @@ static int serve(struct daemon_run *run, const sigset_t *set)
 				run->fingerprint =
 					config_fingerprint(run->source.file);
 			reload_run(run->wiring, &run->source, &run->config);
+		} else if (sig == WIRING_SIGNAL) {
+			if (!take_news(run, ret_code))
+				return *ret_code ? SERVE_FAILED
+						 : SERVE_STEP_DOWN;
 		} else if (sig > 0) {
 			return sig;
+		} else if (errno == EINTR) {
+			continue;
+		} else if (!run->leads && !told) {
+			announce_standby(run);
+			told = true;
 		} else {
 			look_at_files(run);
 		}
 		if (watchdog_ms && wiring_is_live(run->wiring))
 			notify_send("WATCHDOG=1");
 	}
-}
-
-static void announce(const struct daemon_run *run, const char *program)
-{
-	struct wiring_facts facts;
-
-	wiring_describe(run->wiring, &facts);
-	logger_info("daemon", "ready",
-		    "version=%s listen=%s port=%u admin=%s engine=%s shards=%u "
-		    "messages=%" PRIu64 " start_ms=%" PRIu64,
-		    HOLDFAST_VERSION, LOGGER_QUOTE(facts.listen),
-		    (unsigned)facts.port, facts.admin[0] ? facts.admin : "off",
-		    facts.engine, facts.shards, facts.messages, facts.start_ms);
-	banner_show(&facts, settings_of(run->config), program);
-	notify_send("READY=1");
 }
 
 /* Memory holds messages and keys in the clear, so a core file would undo the
@@ -157,11 +228,45 @@ static void forbid_cores(const struct settings *s)
 #endif
 }
 
-static int run_broker(struct daemon_run *run, const char *program)
+/* One life: standing by, perhaps leading, and the end of both.  *ret_again: it
+ * has stepped down, and stands by again. */
+static int live(struct daemon_run *run, const sigset_t *set, bool *ret_again)
+{
+	struct wiring_hooks hooks = {.restart = restart, .yield = *ret_again};
+	const struct settings *s = settings_of(run->config);
+	int code, sig;
+
+	*ret_again = false;
+	run->leads = false;
+	code = wiring_up(s, &hooks, &run->wiring);
+	if (code)
+		return code;
+	sig = serve(run, set, &code);
+	if (sig > 0) {
+		signals_leave(set);
+		notify_send("STOPPING=1");
+	}
+	logger_info("daemon", "stopping", "signal=%d", sig > 0 ? sig : 0);
+	s = settings_of(run->config);
+	if (wiring_down(run->wiring, s->shutdown_timeout_ns)) {
+		logger_warn("daemon", "stopped-early", "why=%s",
+			    LOGGER_QUOTE("shutdown_timeout has passed; what "
+					 "was acknowledged is safe"));
+		_exit(WIRING_EXIT_FAILED);
+	}
+	*ret_again = sig == SERVE_STEP_DOWN;
+	if (!*ret_again)
+		logger_info("daemon", "stopped", "signal=%d",
+			    sig > 0 ? sig : 0);
+	return code;
+}
+
+static int run_broker(struct daemon_run *run)
 {
 	const struct settings *s = settings_of(run->config);
+	bool again = false;
 	sigset_t set;
-	int code, sig;
+	int code;
 
 	logger_configure((enum logger_level)s->log.level,
 			 (enum logger_format)s->log.format);
@@ -172,29 +277,16 @@ static int run_broker(struct daemon_run *run, const char *program)
 			     LOGGER_QUOTE("the cipher libraries do not work"));
 		return WIRING_EXIT_FAILED;
 	}
-	code = wiring_up(s, &run->wiring);
-	if (code)
-		return code;
-	announce(run, program);
-	sig = serve(run, &set);
-	signals_leave(&set);
-	notify_send("STOPPING=1");
-	logger_info("daemon", "stopping", "signal=%d", sig);
-	s = settings_of(run->config);
-	if (wiring_down(run->wiring, s->shutdown_timeout_ns)) {
-		logger_warn("daemon", "stopped-early", "why=%s",
-			    LOGGER_QUOTE("shutdown_timeout has passed; what "
-					 "was acknowledged is safe"));
-		_exit(WIRING_EXIT_FAILED);
-	}
-	logger_info("daemon", "stopped", "signal=%d", sig);
-	return 0;
+	do
+		code = live(run, &set, &again);
+	while (again);
+	return code;
 }
 
 static int act(enum options_action action, const struct options *o,
 	       const char *program)
 {
-	struct daemon_run run = {0};
+	struct daemon_run run = {.program = program};
 	int code = 0;
 
 	if (action == OPTIONS_DONE)
@@ -207,7 +299,7 @@ static int act(enum options_action action, const struct options *o,
 	if (action == OPTIONS_PRINT)
 		config_print(run.config, stdout);
 	else if (action == OPTIONS_RUN)
-		code = run_broker(&run, program);
+		code = run_broker(&run);
 	config_free(run.config);
 	return code;
 }
@@ -215,8 +307,12 @@ static int act(enum options_action action, const struct options *o,
 int main(int argc, char **argv)
 {
 	struct options options;
-	enum options_action action = options_parse(argc, argv, &options);
-	int code = act(action, &options, argv[0]);
+	enum options_action action;
+	int code;
+
+	arguments = argv;
+	action = options_parse(argc, argv, &options);
+	code = act(action, &options, argv[0]);
 
 	options_fini(&options);
 	return code;

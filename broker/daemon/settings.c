@@ -127,6 +127,13 @@ static const char *check_name(const char *text)
 	return strlen(text) <= RECORD_NAME_MAX ? NULL : "is too long";
 }
 
+static const char *check_node(const char *text)
+{
+	if (!text[0])
+		return "is empty";
+	return strlen(text) <= 64 ? NULL : "is too long; 64 bytes at most";
+}
+
 static const char *check_user_name(const char *text)
 {
 	if (!text[0])
@@ -240,7 +247,8 @@ static const struct config_table address_table = {
 static const struct config_key keys[] = {
 	{"data_dir", CONFIG_STRING, 0, AT(data_dir),
 	 .fallback = "/var/lib/holdfast", .check = check_filled,
-	 .help = "Directory of the journal.  One broker at a time."},
+	 .help = "Directory of the journal.  Of several brokers on it one "
+		 "leads, and the others stand by."},
 	{"index_dir", CONFIG_STRING, 0, AT(index_dir), .check = check_filled,
 	 .help = "Directory of the working index, on a disk of this node, "
 		 "never on NFS, SMB or FUSE.  Without it index/ in data_dir."},
@@ -279,6 +287,16 @@ static const struct config_key keys[] = {
 	 AT(shutdown_timeout_ns), .fallback = "20s", .least = SECOND,
 	 .most = 3600 * SECOND,
 	 .help = "A shutdown that takes longer is cut short."},
+	{"node", CONFIG_STRING, 0, AT(node), .check = check_node,
+	 .help = "This broker's name among those that share data_dir.  Without "
+		 "it the host's name."},
+	{"takeover_after", CONFIG_DURATION, 0, AT(takeover_after_ns),
+	 .fallback = "8s", .least = 200 * MS, .most = 3600 * SECOND,
+	 .help = "A standby takes over from a leader that holds the lock and "
+		 "gives no sign of life for so long."},
+	{"storage_timeout", CONFIG_DURATION, 0, AT(storage_timeout_ns),
+	 .fallback = "30s", .least = SECOND, .most = 3600 * SECOND,
+	 .help = "A leader whose storage does not answer for so long exits."},
 	{"core_dumps", CONFIG_BOOL, 0, AT(core_dumps), .fallback = "false",
 	 .help = "Let a crash leave a core file, with message contents."},
 

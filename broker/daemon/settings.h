@@ -43,6 +43,8 @@ struct settings {
 	int anonymous;		      /* enum settings_anonymous */
 	struct config_maps addresses; /* struct settings_address */
 	uint64_t expiry_scan_ns, shutdown_timeout_ns;
+	char *node; /* NULL: the host's name */
+	uint64_t takeover_after_ns, storage_timeout_ns;
 	bool core_dumps;
 	struct {
 		uint64_t segment_bytes, compress_level;

@@ -1,17 +1,21 @@
 /* broker/daemon/wiring.c: start in the order in which each part can rely on
  * those before it, stop in an order that lets each finish.
  *
- * Start: directory, key, log, claim, index, recovery, core, the threads, admin,
- * and only then the listeners: a client that can connect can be served.
- * Stop: listeners and connections, admin, log, store, threads, memory.
+ * Up: directory, key, log, index, store, users, admin, and membership: the
+ * broker stands by.  Lead, once elected (the claim is made then): recovery,
+ * core, the threads, and only then the listeners: a client that can connect can
+ * be served. Down: listeners and connections, admin, store, log, membership,
+ * threads, memory.
  *
  * A failed journal is the end of the process (invariant 3): the thread that
- * sees it says so once and leaves through _exit(), so that nothing else can
- * run, be acknowledged or be written any more. */
+ * sees it says so once, clients are let go, and it leaves through _exit(), or,
+ * deposed, by becoming a new process that stands by; so nothing else can be
+ * acknowledged or written any more. */
 #include "broker/daemon/wiring.h"
 
 #include <pthread.h>
 #include <sched.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -22,9 +26,12 @@
 #include "broker/admin/admin.h"
 #include "broker/daemon/endpoints.h"
 #include "broker/daemon/memory.h"
+#include "replication/member.h"
 
 #define SHARDS_MAX 64u
 #define LIVE_NS 10000000000ull
+#define INDEXES_MAX 16u
+#define LISTEN_RETRY_NS 1000000000ull
 
 /* One thread waits until another has come this far. */
 struct milestone {
@@ -47,6 +54,11 @@ struct wiring {
 	struct core *core;
 	struct endpoints *endpoints;
 	struct admin *admin;
+	struct member *member;
+	const struct wiring_hooks *hooks;
+	pthread_t main_thread;
+	char node[65];
+	_Atomic bool elected, step_down, leaving;
 	struct loop *journal_loop, *store_loop;
 	/* Copies, syncs and reads whole files: it may be busy with one thing
 	 * for long, and nobody's health depends on it. */
@@ -108,20 +120,62 @@ static bool milestone_wait(struct milestone *m, const struct timespec *until)
 
 /* ---- failures ---- */
 
-/* [journal or store thread] */
+/* The first one to come here ends the process; others wait for that. */
+static void leave_begin(struct wiring *w, const char *why)
+{
+	if (atomic_exchange(&w->leaving, true))
+		for (;;)
+			pause();
+	endpoints_abandon(w->endpoints, why);
+}
+
+/* [journal, store or leadership thread; main while it recovers] */
+static void leave_deposed(struct wiring *w)
+{
+	logger_error("daemon", "fenced", "node=%s why=%s",
+		     LOGGER_QUOTE(w->node),
+		     LOGGER_QUOTE("another broker has taken over this "
+				  "directory; nothing was acknowledged since. "
+				  " This one stands by"));
+	leave_begin(w, "another broker has taken over");
+	w->hooks->restart();
+	_exit(WIRING_EXIT_FENCED);
+}
+
 static void on_failed(void *ctx, int err, const char *why)
 {
-	if (err == -E_FENCED) {
-		logger_error("daemon", "fenced", "why=%s",
-			     LOGGER_QUOTE("another broker has taken over this "
-					  "directory; nothing was "
-					  "acknowledged since.  This one "
-					  "stops"));
-		_exit(WIRING_EXIT_FENCED);
-	}
+	struct wiring *w = ctx;
+
+	if (err == -E_FENCED)
+		leave_deposed(w);
 	logger_error("daemon", "journal-failed", "error=%s why=%s",
 		     LOGGER_QUOTE(err_str(err)), LOGGER_QUOTE(why));
+	leave_begin(w, "the broker's journal has failed");
 	_exit(WIRING_EXIT_FAILED);
+}
+
+/* [watchdog thread] */
+static void on_stalled(void *ctx, const char *what, uint64_t ns)
+{
+	struct wiring *w = ctx;
+
+	logger_error("daemon", "storage-stalled", "what=%s seconds=%llu why=%s",
+		     LOGGER_QUOTE(what), (unsigned long long)(ns / 1000000000u),
+		     LOGGER_QUOTE("the storage of data_dir does not answer; "
+				  "this broker exits so that another can "
+				  "lead: look at the mount, then start it "
+				  "again"));
+	leave_begin(w, "the broker's storage does not answer");
+	_exit(WIRING_EXIT_STALLED);
+}
+
+/* [leadership thread] */
+static void on_elected(void *ctx)
+{
+	struct wiring *w = ctx;
+
+	w->elected = true;
+	pthread_kill(w->main_thread, WIRING_SIGNAL);
 }
 
 static int failed(int err, const char *event, const char *why)
@@ -214,19 +268,25 @@ static int choose_memory(struct wiring *w)
 	return 0;
 }
 
+/* Brokers of one node may share the setting; each takes a directory that
+ * nobody uses. */
 static int open_index(struct wiring *w)
 {
 	const char *dir = w->settings->index_dir;
-	char made[4096], why[700] = "";
-	int err;
+	char base[4000], made[4096], why[700] = "";
+	int err = -EAGAIN;
 
-	if (!dir) {
-		snprintf(made, sizeof(made), "%s/index", w->data_dir);
-		dir = made;
+	snprintf(base, sizeof(base), dir ? "%s" : "%s/index",
+		 dir ? dir : w->data_dir);
+	for (unsigned n = 1; err == -EAGAIN && n <= INDEXES_MAX; n++) {
+		if (n == 1)
+			snprintf(made, sizeof(made), "%s", base);
+		else
+			snprintf(made, sizeof(made), "%s.%u", base, n);
+		err = index_lmdb_open(
+			&(struct index_lmdb_options){.io = w->io, .dir = made},
+			&w->index, why, sizeof(why));
 	}
-	err = index_lmdb_open(
-		&(struct index_lmdb_options){.io = w->io, .dir = dir},
-		&w->index, why, sizeof(why));
 	return err ? failed(err, "no-index", why) : 0;
 }
 
@@ -251,20 +311,10 @@ static int open_journal(struct wiring *w)
 
 	ASSERT(!wrong);
 	err = log_create(&options, &w->log);
-	if (err)
-		return failed(err, "no-journal", log_why(NULL));
-	err = log_claim(w->log);
-	if (err)
-		return failed(
-			err, "no-claim",
-			err == -EAGAIN
-				? "another broker is running on this data "
-				  "directory"
-				: log_why(w->log));
-	return 0;
+	return err ? failed(err, "no-journal", log_why(NULL)) : 0;
 }
 
-static int recover(struct wiring *w)
+static int make_store(struct wiring *w)
 {
 	const struct settings *s = w->settings;
 	struct store_options options = {
@@ -285,9 +335,13 @@ static int recover(struct wiring *w)
 	};
 	int err = store_create(&options, &w->store);
 
-	if (err)
-		return failed(err, "no-store", "the store cannot be opened");
-	err = store_recover(w->store, w->log);
+	return err ? failed(err, "no-store", "the store cannot be opened") : 0;
+}
+
+static int recover(struct wiring *w)
+{
+	int err = store_recover(w->store, w->log);
+
 	if (err) {
 		const char *why = store_why(w->store);
 
@@ -392,6 +446,51 @@ static int start_threads(struct wiring *w)
 	return err;
 }
 
+/* [admin] */
+static void on_cluster(void *ctx, struct admin_cluster *ret)
+{
+	static const char *const roles[] = {
+		[MEMBER_STANDBY] = "standby",
+		[MEMBER_ELECTED] = "elected",
+		[MEMBER_LEADER] = "leader",
+	};
+	struct wiring *w = ctx;
+	struct member_status s = {0};
+
+	*ret = (struct admin_cluster){.role = "standby", .node = w->node};
+	if (!w->member)
+		return;
+	member_status(w->member, &s);
+	ret->role = roles[s.role];
+	ret->healthy = member_is_healthy(w->member);
+	ret->stolen = s.stolen;
+	ret->takeovers = s.elected_ms != 0;
+	ret->takeover_ns = s.takeover_ns;
+	ret->elected_ms = s.elected_ms;
+	ret->epoch = s.leader.epoch;
+	memcpy(ret->leader_node, s.leader.node, sizeof(s.leader.node));
+	memcpy(ret->leader_url, s.leader.url, sizeof(s.leader.url));
+	ret->leader_silence_ns = s.leader.silence_ns;
+	ret->leader_seen_ms = s.leader.wall_ms;
+	ret->leader_locked = s.leader.locked;
+	ret->leader_resigned = s.leader.resigned;
+	ret->applied_lsn = s.applied_lsn;
+	ret->seen_lsn = s.seen_lsn;
+	ret->behind_ns = s.behind_ns;
+	ret->follow_resets = s.follow_resets;
+	ret->follow_err = s.follow_err;
+	ret->looked_ns = s.looked_ns;
+}
+
+/* [admin] */
+static void on_step_down(void *ctx)
+{
+	struct wiring *w = ctx;
+
+	w->step_down = true;
+	pthread_kill(w->main_thread, WIRING_SIGNAL);
+}
+
 static int start_admin(struct wiring *w)
 {
 	const struct settings *s = w->settings;
@@ -408,16 +507,15 @@ static int start_admin(struct wiring *w)
 			.address = at.address,
 			.port = at.port,
 			.io = w->io,
-			.core = w->core,
 			.log = w->log,
 			.store = w->store,
-			.loops = w->running,
-			.loop_count = w->running_count,
 			.engine_reason = w->engine_reason,
 			.data_dir = w->data_dir,
 			.allow = endpoints_allow,
-			.connections = endpoints_connections,
 			.ctx = w->endpoints,
+			.cluster = on_cluster,
+			.step_down = on_step_down,
+			.cluster_ctx = w,
 		},
 		&w->admin, &why);
 	if (err) {
@@ -432,19 +530,78 @@ static int start_admin(struct wiring *w)
 	return 0;
 }
 
+static int join_others(struct wiring *w)
+{
+	const struct settings *s = w->settings;
+	int err = member_create(
+		&(struct member_options){
+			.io = w->io,
+			.dir = w->data_dir,
+			.log = w->log,
+			.store = w->store,
+			.node = w->node,
+			.url = w->admin_at,
+			.takeover_after_ns = s->takeover_after_ns,
+			.storage_timeout_ns = s->storage_timeout_ns,
+			.yield = w->hooks->yield,
+			.elected = on_elected,
+			.stalled = on_stalled,
+			.ctx = w,
+		},
+		&w->member);
+
+	if (!err)
+		err = member_start(w->member);
+	if (err)
+		return failed(err, "no-threads", "a thread cannot be started");
+	if (w->admin)
+		admin_set_state(w->admin, ADMIN_STANDBY);
+	return 0;
+}
+
+static int serve_admin(struct wiring *w)
+{
+	if (w->admin)
+		admin_serve(w->admin,
+			    &(struct admin_broker){
+				    .core = w->core,
+				    .loops = w->running,
+				    .loop_count = w->running_count,
+				    .connections = endpoints_connections,
+				    .ctx = w->endpoints,
+			    });
+	return 0;
+}
+
 static int open_endpoints(struct wiring *w)
 {
+	uint64_t until_ns = io_now_ns(w->io) + LISTEN_RETRY_NS;
 	char why[256] = "";
-	int err = endpoints_open(w->endpoints, w->settings, why, sizeof(why));
+	int err;
 
+	/* On one host the port may still be that of the leader before. */
+	for (;;) {
+		err = endpoints_open(w->endpoints, w->settings, why,
+				     sizeof(why));
+		if (err != -EADDRINUSE || io_now_ns(w->io) > until_ns)
+			break;
+		io_pause(w->io, 10000000);
+	}
 	return err ? failed(err, "no-listener", why) : 0;
 }
 
 static int make_endpoints(struct wiring *w)
 {
-	int err = endpoints_create(w->io, w->core, w->settings, &w->endpoints);
+	int err = endpoints_create(w->io, w->settings, &w->endpoints);
 
 	return err ? failed(err, "no-users", "the users cannot be set up") : 0;
+}
+
+static int attach_endpoints(struct wiring *w)
+{
+	int err = endpoints_attach(w->endpoints, w->core, w->settings);
+
+	return err ? failed(err, "no-protocols", "no memory") : 0;
 }
 
 static int choose_key(struct wiring *w)
@@ -482,16 +639,10 @@ static int make_io(struct wiring *w)
 	return 0;
 }
 
-static int start(struct wiring *w)
+static int take_steps(struct wiring *w, int (*const *steps)(struct wiring *),
+		      size_t count)
 {
-	static int (*const steps[])(struct wiring *) = {
-		make_io,	choose_memory,	open_directory, choose_key,
-		open_journal,	open_index,	recover,	make_loops,
-		make_core,	make_endpoints, start_threads,	start_admin,
-		open_endpoints,
-	};
-
-	for (size_t i = 0; i < ARRAY_COUNT(steps); i++) {
+	for (size_t i = 0; i < count; i++) {
 		int err = steps[i](w);
 
 		if (err)
@@ -500,34 +651,75 @@ static int start(struct wiring *w)
 	return 0;
 }
 
-int wiring_up(const struct settings *settings, struct wiring **ret)
+static void choose_node(struct wiring *w)
 {
+	if (w->settings->node)
+		snprintf(w->node, sizeof(w->node), "%s", w->settings->node);
+	else if (gethostname(w->node, sizeof(w->node) - 1))
+		snprintf(w->node, sizeof(w->node), "unnamed");
+}
+
+int wiring_up(const struct settings *settings, const struct wiring_hooks *hooks,
+	      struct wiring **ret)
+{
+	static int (*const steps[])(struct wiring *) = {
+		make_io,      choose_memory, open_directory, choose_key,
+		open_journal, open_index,    make_store,     make_endpoints,
+		start_admin,  join_others,
+	};
 	struct wiring *w = calloc(1, sizeof(*w));
 	int err;
 
 	if (!w)
 		return WIRING_EXIT_FAILED;
 	w->settings = settings;
+	w->hooks = hooks;
+	w->main_thread = pthread_self();
 	w->data_dir = strdup(settings->data_dir);
 	if (!w->data_dir) {
 		free(w);
 		return WIRING_EXIT_FAILED;
 	}
+	choose_node(w);
 	milestone_init(&w->log_stopped);
 	milestone_init(&w->store_stopped);
 	milestone_init(&w->shard_passed);
 	raise_file_limit(settings);
-	err = start(w);
+	err = take_steps(w, steps, ARRAY_COUNT(steps));
 	if (err) {
 		if (wiring_down(w, 5000000000ull))
 			_exit(WIRING_EXIT_FAILED);
-		return err == -E_FENCED ? WIRING_EXIT_FENCED
-					: WIRING_EXIT_FAILED;
+		return WIRING_EXIT_FAILED;
 	}
+	*ret = w;
+	return 0;
+}
+
+enum wiring_news wiring_news(struct wiring *w)
+{
+	if (atomic_exchange(&w->step_down, false))
+		return WIRING_STEP_DOWN;
+	if (atomic_exchange(&w->elected, false))
+		return WIRING_ELECTED;
+	return WIRING_NOTHING;
+}
+
+int wiring_lead(struct wiring *w)
+{
+	static int (*const steps[])(struct wiring *) = {
+		recover,       make_loops,  make_core,	    attach_endpoints,
+		start_threads, serve_admin, open_endpoints,
+	};
+	int err = take_steps(w, steps, ARRAY_COUNT(steps));
+
+	if (err == -E_FENCED)
+		leave_deposed(w);
+	if (err)
+		return WIRING_EXIT_FAILED;
 	w->start_ms = (io_now_ns(w->io) - w->begun_ns) / 1000000;
+	member_serves(w->member);
 	if (w->admin)
 		admin_set_state(w->admin, ADMIN_READY);
-	*ret = w;
 	return 0;
 }
 
@@ -541,13 +733,15 @@ int wiring_reload(struct wiring *w, const struct settings *settings)
 
 	if (err)
 		return err;
-	err = core_set_rules(w->core, rules, rule_count);
+	if (w->core)
+		err = core_set_rules(w->core, rules, rule_count);
 	free(rules);
 	if (!err)
 		err = endpoints_reload(w->endpoints, settings);
 	if (err) {
 		/* Back to the rules that were there. */
-		if (!settings_rules(w->settings, &rules, &rule_count)) {
+		if (w->core &&
+		    !settings_rules(w->settings, &rules, &rule_count)) {
 			if (core_set_rules(w->core, rules, rule_count))
 				logger_error("daemon", "reload-half-done",
 					     "why=%s",
@@ -644,10 +838,15 @@ static bool finish(struct wiring *w, uint64_t timeout_ns)
 	admin_free(w->admin);
 	w->admin = NULL;
 	/* The store first: a checkpoint that it writes ends with a record. */
-	return (!w->store_started || stop_on(w, w->store_loop, stop_store,
-					     &w->store_stopped, &until)) &&
-	       (!w->log_started ||
-		stop_on(w, w->journal_loop, stop_log, &w->log_stopped, &until));
+	if (w->store_started &&
+	    !stop_on(w, w->store_loop, stop_store, &w->store_stopped, &until))
+		return false;
+	if (w->log_started &&
+	    !stop_on(w, w->journal_loop, stop_log, &w->log_stopped, &until))
+		return false;
+	/* Nothing is written from here on: another may lead. */
+	return !w->member || (!member_resign(w->member, timeout_ns) &&
+			      !member_stop(w->member, timeout_ns));
 }
 
 static void release(struct wiring *w)
@@ -661,6 +860,7 @@ static void release(struct wiring *w)
 	if (w->extents_running)
 		loop_join(w->extents_loop);
 	endpoints_free(w->endpoints);
+	member_free(w->member);
 	core_free(w->core);
 	store_free(w->store);
 	index_free(w->index);
@@ -707,6 +907,15 @@ bool wiring_is_live(struct wiring *w)
 	return true;
 }
 
+void wiring_leader(struct wiring *w, char *ret, size_t ret_len)
+{
+	struct member_status s;
+
+	member_status(w->member, &s);
+	snprintf(ret, ret_len, "%s",
+		 s.leader.epoch ? s.leader.node : "nobody yet");
+}
+
 void wiring_describe(const struct wiring *w, struct wiring_facts *ret)
 {
 	*ret = (struct wiring_facts){
@@ -720,4 +929,6 @@ void wiring_describe(const struct wiring *w, struct wiring_facts *ret)
 		.shards = w->shard_count,
 	};
 	snprintf(ret->admin, sizeof(ret->admin), "%s", w->admin_at);
+	snprintf(ret->node, sizeof(ret->node), "%s", w->node);
+	ret->epoch = log_epoch(w->log);
 }

@@ -295,6 +295,10 @@ static void request_arrived(struct loop_mail *mail)
 
 	r->err = verify(a, r);
 	crypto_zero(r->password, sizeof(r->password));
+	if (!r->reply_to) {
+		r->done(r, r->err);
+		return;
+	}
 	r->mail.deliver = request_answered;
 	loop_post(r->reply_to, &r->mail);
 }

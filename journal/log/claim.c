@@ -214,6 +214,9 @@ int log_claim_open(struct log *log)
 	err = log_cluster_load(log->io, log->options.dir, &c);
 	if (err == -ENOENT || err == -E_CORRUPT) {
 		err = cluster_make(log, &c);
+		/* Whoever has made it meanwhile may lead already. */
+		if (err == -EAGAIN)
+			err = log_cluster_load(log->io, log->options.dir, &c);
 		if (err)
 			return err;
 	}

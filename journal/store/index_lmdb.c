@@ -44,6 +44,7 @@ struct index_lmdb {
 	struct index index;
 	struct io *io;
 	char *dir;
+	struct io_file *lock;
 	MDB_env *env;
 	MDB_dbi dbi;
 	MDB_txn *reader; /* reset between two calls; NULL: none yet */
@@ -397,6 +398,7 @@ static void lmdb_free(struct index *index)
 		/* The next start does it again, should it fail. */
 		(void)!remove_files(l->io, l->dir);
 	}
+	io_close(l->lock);
 	crypto_aead_free(l->aead);
 	crypto_zero(l->hash_key, sizeof(l->hash_key));
 	free(l->dir);
@@ -423,7 +425,28 @@ bool index_lmdb_refuses(const struct io_fs *fs, const char *dir, char *why,
 }
 
 /* Looked at before anything is made in it. */
-static int make_dir(const struct index_lmdb_options *o, char *why, size_t room)
+/* Held for as long as the index is open: brokers that share a data directory
+ * and a node must not share an index. */
+static int lock_dir(struct index_lmdb *l, char *why, size_t room)
+{
+	char path[4096];
+	int n = snprintf(path, sizeof(path), "%s/in-use", l->dir);
+	int err = n < 0 || n >= (int)sizeof(path) ? -ENAMETOOLONG : 0;
+
+	if (!err)
+		err = io_open(l->io, path, IO_WRITE | IO_CREATE, &l->lock);
+	if (!err)
+		err = io_lock(l->lock);
+	if (err == -EAGAIN)
+		snprintf(why, room,
+			 "another broker has its index in %s; set index_dir "
+			 "to a directory of this one's own",
+			 l->dir);
+	return err;
+}
+
+static int make_dir(struct index_lmdb *l, const struct index_lmdb_options *o,
+		    char *why, size_t room)
 {
 	struct io_fs fs;
 	char parent[4096];
@@ -440,6 +463,8 @@ static int make_dir(const struct index_lmdb_options *o, char *why, size_t room)
 		return -EINVAL;
 	if (!err)
 		err = io_mkdir(o->io, o->dir);
+	if (!err)
+		err = lock_dir(l, why, room);
 	if (!err)
 		err = remove_files(o->io, o->dir);
 	return err;
@@ -505,7 +530,7 @@ int index_lmdb_open(const struct index_lmdb_options *o, struct index **ret,
 	l->bytes_max = base_max(o->bytes_max ? o->bytes_max : BYTES_DEFAULT,
 				BYTES_MIN);
 	l->dir = strdup(o->dir);
-	err = l->dir ? make_dir(o, why, why_room) : -ENOMEM;
+	err = l->dir ? make_dir(l, o, why, why_room) : -ENOMEM;
 	if (!err)
 		err = make_keys(l);
 	if (!err)

@@ -30,6 +30,9 @@ static struct {
 	bool space;
 	unsigned verified;
 	const char *password;
+	const char *role;
+	bool blind; /* it has not seen its storage for long */
+	unsigned stepped_down;
 } cast;
 
 static struct store_damage fake_damage[2];
@@ -226,27 +229,53 @@ static bool allow(void *ctx, const char *user, const char *password)
 	return !strcmp(user, "ann") && !strcmp(password, cast.password);
 }
 
+static void cluster(void *ctx, struct admin_cluster *ret)
+{
+	*ret = (struct admin_cluster){
+		.role = cast.role,
+		.node = "here",
+		.healthy = !cast.blind,
+		.epoch = 3,
+		.leader_node = "there",
+		.leader_url = "http://there:1",
+		.leader_silence_ns = 500000000,
+		.applied_lsn = 10,
+		.seen_lsn = 14,
+		.behind_ns = 2000000000,
+		.looked_ns = 30000000000,
+	};
+}
+
+static void step_down(void *ctx)
+{
+	cast.stepped_down++;
+}
+
 /* ---- a client ---- */
 
 static struct admin *admin;
 static char reply[4 << 20];
 static size_t reply_len;
 
-static void begin(void)
+static void begin_as(bool serving)
 {
 	static struct loop *const loops[] = {(struct loop *)&cast};
 	struct admin_options options = {
 		.address = "127.0.0.1",
 		.io = (struct io *)&cast,
-		.core = (struct core *)&cast,
 		.log = (struct log *)&cast,
 		.store = (struct store *)&cast,
-		.loops = loops,
-		.loop_count = 1,
 		.engine_reason = "because of \"tests\"",
 		.data_dir = "/data",
 		.command_ms = 200,
 		.allow = allow,
+		.cluster = cluster,
+		.step_down = step_down,
+	};
+	struct admin_broker broker = {
+		.core = (struct core *)&cast,
+		.loops = loops,
+		.loop_count = 1,
 	};
 	const char *why = "";
 
@@ -255,9 +284,17 @@ static void begin(void)
 	cast.heartbeat_ns = cast.now_ns;
 	cast.space = true;
 	cast.password = "secret";
+	cast.role = serving ? "leader" : "standby";
 	if (admin_create(&options, &admin, &why))
 		fail_msg("%s", why);
-	admin_set_state(admin, ADMIN_READY);
+	if (serving)
+		admin_serve(admin, &broker);
+	admin_set_state(admin, serving ? ADMIN_READY : ADMIN_STANDBY);
+}
+
+static void begin(void)
+{
+	begin_as(true);
 }
 
 static void end(void)

@@ -28,6 +28,51 @@ TEST("health follows the state and the loops' heartbeats")
 	end();
 }
 
+TEST("a standby is healthy, and sends those who want more to the leader")
+{
+	begin_as(false);
+	assert_int_equal(get("/health/live"), 200);
+	assert_int_equal(get("/health/startup"), 200);
+	assert_int_equal(get("/health/ready"), 200);
+	says("{\"status\":\"standby\"}");
+	assert_int_equal(get("/health/ready?role=leader"), 503);
+	assert_int_equal(get("/api/v1/status"), 200);
+	says("\"role\":\"standby\"");
+	assert_int_equal(get("/api/v1/queues"), 503);
+	says("there leads: ask http://there:1");
+	assert_int_equal(get("/api/v1/damage"), 503);
+	assert_int_equal(post("/api/v1/queues/orders/purge", NULL), 503);
+	assert_int_equal(get("/metrics"), 200);
+	says("holdfast_leader 0\n");
+	says("holdfast_standby_lag_records 4\n");
+	says("holdfast_standby_lag_seconds 2.000000\n");
+	cast.blind = true;
+	assert_int_equal(get("/health/ready"), 503);
+	says("has not seen its storage for 30 s");
+	assert_int_equal(get("/health/live"), 200);
+	end();
+}
+
+TEST("the cluster's state is told by all, and only a leader steps down")
+{
+	begin_as(false);
+	assert_int_equal(get("/api/v1/cluster"), 200);
+	says("\"role\":\"standby\"");
+	says("\"node\":\"there\"");
+	says("\"applied_lsn\":10");
+	assert_int_equal(post("/api/v1/cluster/step-down", NULL), 409);
+	assert_int_equal(cast.stepped_down, 0);
+	end();
+	begin();
+	assert_int_equal(get("/health/ready?role=leader"), 200);
+	assert_int_equal(get("/api/v1/cluster"), 200);
+	says("\"standby\":null");
+	assert_int_equal(get("/api/v1/cluster/step-down"), 405);
+	assert_int_equal(post("/api/v1/cluster/step-down", NULL), 202);
+	assert_int_equal(cast.stepped_down, 1);
+	end();
+}
+
 /* ---- queues ---- */
 
 TEST("queues are listed in pages, with every field")

@@ -227,25 +227,26 @@ TEST("after opening it is empty, whatever was there, and leaves no file behind")
 	room_end(&r);
 }
 
-TEST("a second one in the same directory takes nothing from the first")
+TEST("a second one in the same directory is refused, for as long as there is "
+     "one")
 {
 	struct room r;
-	struct index *first;
+	struct index_lmdb_options second = {.dir = r.path};
+	struct index *other = NULL;
+	char why[256] = "";
 
 	room_make(&r);
 	room_open(&r, 0);
+	second.io = r.io;
 	for (uint64_t n = 0; n < 1000; n++)
 		assert_int_equal(put(&r, n, 0, 100), 0);
-	first = r.index;
-	room_open(&r, 0);
-	for (uint64_t n = 0; n < 1000; n++)
-		assert_int_equal(put(&r, n, 1, 200), 0);
-	for (uint64_t n = 0; n < 1000; n++)
-		expect(&r, n, 1, 200);
-	room_close(&r);
-	r.index = first;
+	assert_int_equal(index_lmdb_open(&second, &other, why, sizeof(why)),
+			 -EAGAIN);
+	assert_non_null(strstr(why, "set index_dir"));
 	for (uint64_t n = 0; n < 1000; n++)
 		expect(&r, n, 0, 100);
+	room_close(&r);
+	room_open(&r, 0);
 	room_end(&r);
 }
 
