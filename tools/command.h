@@ -18,6 +18,8 @@ int queue_delete_run(int argc, char **argv);
 int queue_purge_run(int argc, char **argv);
 int queue_pause_run(int argc, char **argv);
 int queue_resume_run(int argc, char **argv);
+int cluster_status_run(int argc, char **argv);
+int cluster_step_down_run(int argc, char **argv);
 int bench_amqp_run(int argc, char **argv);
 int journal_verify_run(int argc, char **argv);
 int journal_inspect_run(int argc, char **argv);

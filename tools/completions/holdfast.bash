@@ -7,14 +7,17 @@ _holdfast()
 
 	COMPREPLY=()
 	if [ "$COMP_CWORD" -eq 1 ]; then
-		COMPREPLY=($(compgen -W 'send receive queue journal store user
-			bench doctor version help' -- "$cur"))
+		COMPREPLY=($(compgen -W 'send receive queue cluster journal store
+			user bench doctor version help' -- "$cur"))
 		return
 	fi
 	if [ "$COMP_CWORD" -eq 2 ]; then
 		case $noun in
 		queue) COMPREPLY=($(compgen -W 'list show create delete purge
 			pause resume' -- "$cur"))
+			return ;;
+		cluster) COMPREPLY=($(compgen -W 'status step-down' \
+			-- "$cur"))
 			return ;;
 		journal) COMPREPLY=($(compgen -W 'verify inspect salvage' \
 			-- "$cur"))
@@ -45,7 +48,7 @@ _holdfast()
 		return ;;
 	esac
 	case $noun in
-	queue|journal|store|user|bench) command="$noun $verb" ;;
+	queue|cluster|journal|store|user|bench) command="$noun $verb" ;;
 	*) command=$noun ;;
 	esac
 	if [[ $cur == -* ]]; then

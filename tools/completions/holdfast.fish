@@ -1,9 +1,10 @@
 # fish completion of holdfast(1).
 complete -c holdfast -f
-set -l nouns send receive queue journal store user bench doctor version help
+set -l nouns send receive queue cluster journal store user bench doctor version help
 complete -c holdfast -n "not __fish_seen_subcommand_from $nouns" -a send -d 'send messages to an address'
 complete -c holdfast -n "not __fish_seen_subcommand_from $nouns" -a receive -d 'print and acknowledge messages'
 complete -c holdfast -n "not __fish_seen_subcommand_from $nouns" -a queue -d 'list and change queues'
+complete -c holdfast -n "not __fish_seen_subcommand_from $nouns" -a cluster -d 'who leads'
 complete -c holdfast -n "not __fish_seen_subcommand_from $nouns" -a journal -d 'verify, inspect or salvage a data directory'
 complete -c holdfast -n "not __fish_seen_subcommand_from $nouns" -a store -d 'what is queued, and whether it is sound'
 complete -c holdfast -n "not __fish_seen_subcommand_from $nouns" -a user -d 'hash a password'
@@ -11,6 +12,7 @@ complete -c holdfast -n "not __fish_seen_subcommand_from $nouns" -a bench -d 'me
 complete -c holdfast -n "not __fish_seen_subcommand_from $nouns" -a doctor -d 'check this machine'
 complete -c holdfast -n "not __fish_seen_subcommand_from $nouns" -a version -d 'print the version'
 complete -c holdfast -n "__fish_seen_subcommand_from queue" -a 'list show create delete purge pause resume'
+complete -c holdfast -n "__fish_seen_subcommand_from cluster" -a 'status step-down'
 complete -c holdfast -n "__fish_seen_subcommand_from journal" -a 'verify inspect salvage (__fish_complete_directories)'
 complete -c holdfast -n "__fish_seen_subcommand_from store" -a 'stat verify rebuild-index (__fish_complete_directories)'
 complete -c holdfast -n "__fish_seen_subcommand_from user" -a hash
