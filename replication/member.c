@@ -6,9 +6,7 @@
  * leader's claim check latches the log by itself, and the process ends. */
 #include "replication/member.h"
 
-#include <pthread.h>
 #include <string.h>
-#include <time.h>
 
 #include "base/logger.h"
 
@@ -17,12 +15,13 @@
 #define FOLLOW_RETRY_NS 1000000000ull
 #define HEALTHY_NS_MIN 10000000000ull
 #define WATCH_NS_MAX 1000000000ull
+#define WAIT_NS 500000ull
 
 /* One thread waits until a loop has done something. */
 struct member_wait {
 	struct loop_mail mail;
 	struct member *member;
-	bool done;
+	_Atomic bool done;
 };
 
 struct member {
@@ -44,9 +43,7 @@ struct member {
 	_Atomic bool stolen, more;
 	_Atomic int follow_err;
 
-	pthread_mutex_t mutex;
-	pthread_cond_t ready;
-	struct member_wait resigned, stopped; /* [m] but mail */
+	struct member_wait resigned, stopped;
 };
 
 /* ---- standing by ---- */
@@ -217,17 +214,11 @@ static void watch_fired(struct loop_timer *timer)
 int member_create(const struct member_options *options, struct member **ret)
 {
 	struct member *m = calloc(1, sizeof(*m));
-	pthread_condattr_t attr;
 	int err;
 
 	if (!m)
 		return -ENOMEM;
 	m->options = *options;
-	pthread_mutex_init(&m->mutex, NULL);
-	pthread_condattr_init(&attr);
-	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	pthread_cond_init(&m->ready, &attr);
-	pthread_condattr_destroy(&attr);
 	m->timer.fire = timer_fired;
 	m->watch.fire = watch_fired;
 	m->looked_at_ns = m->caught_up_at_ns = io_now_ns(options->io);
@@ -276,39 +267,17 @@ void member_serves(struct member *m)
 
 /* ---- one thread waits for the loop ---- */
 
-static void reached(struct member_wait *w)
-{
-	struct member *m = w->member;
-
-	pthread_mutex_lock(&m->mutex);
-	w->done = true;
-	pthread_cond_broadcast(&m->ready);
-	pthread_mutex_unlock(&m->mutex);
-}
-
 static int await(struct member *m, struct member_wait *w,
 		 void (*deliver)(struct loop_mail *), uint64_t timeout_ns)
 {
-	struct timespec until;
-	bool done;
+	uint64_t until_ns = io_now_ns(m->options.io) + timeout_ns;
 
-	clock_gettime(CLOCK_MONOTONIC, &until);
-	until.tv_sec += (time_t)(timeout_ns / 1000000000u);
-	until.tv_nsec += (long)(timeout_ns % 1000000000u);
-	if (until.tv_nsec >= 1000000000) {
-		until.tv_nsec -= 1000000000;
-		until.tv_sec++;
-	}
 	w->member = m;
 	w->mail.deliver = deliver;
 	loop_post(m->loop, &w->mail);
-	pthread_mutex_lock(&m->mutex);
-	while (!w->done && pthread_cond_timedwait(&m->ready, &m->mutex,
-						  &until) != ETIMEDOUT)
-		;
-	done = w->done;
-	pthread_mutex_unlock(&m->mutex);
-	return done ? 0 : -ETIMEDOUT;
+	while (!w->done && io_now_ns(m->options.io) < until_ns)
+		io_pause(m->options.io, WAIT_NS);
+	return w->done ? 0 : -ETIMEDOUT;
 }
 
 static void resign_delivered(struct loop_mail *mail)
@@ -323,7 +292,7 @@ static void resign_delivered(struct loop_mail *mail)
 			    LOGGER_QUOTE(m->options.node),
 			    (unsigned)log_epoch(m->options.log));
 	}
-	reached(w);
+	w->done = true;
 }
 
 int member_resign(struct member *m, uint64_t timeout_ns)
@@ -339,7 +308,7 @@ static void stop_delivered(struct loop_mail *mail)
 
 	loop_timer_cancel(w->member->loop, &w->member->timer);
 	loop_stop(w->member->loop);
-	reached(w);
+	w->done = true;
 }
 
 int member_stop(struct member *m, uint64_t timeout_ns)
@@ -367,8 +336,6 @@ void member_free(struct member *m)
 	loop_free(m->loop);
 	loop_free(m->watchdog);
 	leadership_free(m->leadership);
-	pthread_cond_destroy(&m->ready);
-	pthread_mutex_destroy(&m->mutex);
 	free(m);
 }
 
