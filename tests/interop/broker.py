@@ -46,9 +46,9 @@ def fork_action():
 
 class Broker:
     """start() returns when the broker accepts connections; the port stays the
-    same over restarts."""
+    same over restarts.  data: another's directory, to stand by on."""
 
-    def __init__(self, name, *arguments, admin=False):
+    def __init__(self, name, *arguments, admin=False, data=None):
         self.program = os.path.join(BUILD, "holdfastd")
         if not os.access(self.program, os.X_OK):
             skip("skipped: %s is not built" % self.program)
@@ -56,7 +56,7 @@ class Broker:
         self.dir = os.path.join(scratch, "%s-%d" % (name, os.getpid()))
         shutil.rmtree(self.dir, ignore_errors=True)
         os.makedirs(self.dir, mode=0o700)
-        self.data = os.path.join(self.dir, "data")
+        self.data = data or os.path.join(self.dir, "data")
         self.log = os.path.join(self.dir, "log")
         self.port = free_port()
         self.admin_port = free_port() if admin else None
@@ -72,7 +72,7 @@ class Broker:
     def admin(self):
         return "http://127.0.0.1:%d" % self.admin_port
 
-    def start(self):
+    def start(self, leads=True):
         admin = "127.0.0.1:%d" % self.admin_port if self.admin_port else "off"
         with open(self.log, "ab") as log:
             from_byte = log.tell()
@@ -81,23 +81,24 @@ class Broker:
                  "--listen", self.url, "--admin", admin] + self.arguments,
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                 preexec_fn=fork_action())
-        self.wait_ready(from_byte)
+        self.wait_event("ready" if leads else "standing-by", from_byte)
         return self
 
-    def wait_ready(self, from_byte):
+    def wait_event(self, event, from_byte):
         """The broker's own word, not the port: after a SIGKILL the kernel can
         keep the old process's listener alive for a moment."""
         until = time.monotonic() + START_S
         while time.monotonic() < until:
             with open(self.log, "rb") as log:
                 log.seek(from_byte)
-                if b'"event":"ready"' in log.read():
+                if b'"event":"%s"' % event.encode() in log.read():
                     return
             code = self.process.poll()
             if code is not None:
                 raise AssertionError("the broker ended with %d" % code)
             time.sleep(0.002)
-        raise AssertionError("the broker is not ready after %d s" % START_S)
+        raise AssertionError("the broker does not say %s after %d s" % (
+            event, START_S))
 
     def stop(self, number=signal.SIGTERM):
         """Ends the broker; SIGTERM must lead to exit code 0."""

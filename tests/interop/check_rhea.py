@@ -35,13 +35,15 @@ def install():
         skip("skipped: npm could not install %s" % RHEA)
 
 
-def client(broker, test):
+def client(broker, test, standbys=()):
     """Runs one function of rhea_client.js; it prints and fails by itself.
-    When it prints "restart N" the broker is restarted with signal N."""
+    When it prints "restart N" the broker is restarted with signal N, with
+    "failover N" only ended, and another leads."""
     env = dict(os.environ,
                NODE_PATH=os.path.join(MODULES, "node_modules"))
     process = subprocess.Popen(
-        ["node", CLIENT, str(broker.port), test], stdin=subprocess.DEVNULL,
+        ["node", CLIENT, str(broker.port), test,
+         *[str(b.port) for b in standbys]], stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env,
         preexec_fn=die_with_parent)
     said = []
@@ -49,6 +51,8 @@ def client(broker, test):
         for line in process.stdout:
             if line.startswith("restart "):
                 broker.restart(int(line.split()[1]))
+            elif line.startswith("failover "):
+                broker.stop(int(line.split()[1]))
             else:
                 said.append(line)
         code = process.wait(30)
@@ -68,6 +72,21 @@ def case(name, sentence):
     return test
 
 
+def failover_case(name, sentence):
+    def test(broker):
+        standby = Broker("rhea-standby", data=broker.data)
+        standby.start(leads=False)
+        try:
+            client(broker, name, [standby])
+            standby.stop()
+        finally:
+            standby.close()
+
+    test.__name__ = "test_" + name
+    test.__doc__ = sentence
+    return test
+
+
 TESTS = [
     case("round_trip", "what is sent is received, with its properties"),
     case("reject", "a rejected message goes to the dead letters"),
@@ -79,6 +98,8 @@ TESTS = [
     case("order", "10,000 messages arrive once and in order"),
     case("reconnect_term", "nothing confirmed is lost over SIGTERM"),
     case("reconnect_kill", "nothing confirmed is lost over SIGKILL"),
+    failover_case("failover_term", "another leads after SIGTERM"),
+    failover_case("failover_kill", "another leads after SIGKILL"),
 ]
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
-// The client half of check_rhea.py: node rhea_client.js PORT TEST
+// The client half of check_rhea.py: node rhea_client.js PORT TEST [PORT...]
+// More ports are those of brokers that may lead after the first.
 // Exits with 0 when the test held; otherwise says what did not.
 'use strict';
 
@@ -171,10 +172,17 @@ tests.order = async () => {
 };
 
 // A message that was in doubt when the connection broke is sent again.
-function reconnect(address, number) {
+function reconnect(address, number, word) {
     const count = 2000;
+    const ports = [port, ...process.argv.slice(4).map(Number)];
     return new Promise((resolve, reject) => {
-        const connection = connect({reconnect: 20});
+        let attempts = 0;
+        const connection = connect({
+            reconnect: 20,
+            connection_details: () => ({
+                port: ports[attempts++ % ports.length], host: '127.0.0.1',
+            }),
+        });
         connection.removeAllListeners('connection_error');
         const pending = Array.from({length: count}, (_, i) => i);
         const inFlight = new Map(), confirmed = new Set(), seen = new Set();
@@ -217,7 +225,7 @@ function reconnect(address, number) {
             inFlight.delete(c.delivery);
             if (!restarted && confirmed.size > count / 2) {
                 restarted = true;
-                console.log('restart ' + number);
+                console.log(word + ' ' + number);
             }
             fill();
             check();
@@ -234,7 +242,11 @@ function reconnect(address, number) {
     });
 }
 
-tests.reconnect_term = () => reconnect('rhea.reconnect.term', 15);
-tests.reconnect_kill = () => reconnect('rhea.reconnect.kill', 9);
+tests.reconnect_term = () => 
+    reconnect('rhea.reconnect.term', 15, 'restart');
+tests.reconnect_kill = () => 
+    reconnect('rhea.reconnect.kill', 9, 'restart');
+tests.failover_term = () => reconnect('rhea.failover.term', 15, 'failover');
+tests.failover_kill = () => reconnect('rhea.failover.kill', 9, 'failover');
 
 tests[process.argv[3]]().then(() => process.exit(0), fail);
