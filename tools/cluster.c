@@ -3,7 +3,7 @@
 
 #include "replication/leadership.h"
 #include "tools/command.h"
-#include "tools/http_client.h"
+#include "tools/admin_client.h"
 #include "tools/output.h"
 #include "tools/world.h"
 
@@ -67,9 +67,9 @@ static int ask_all(const struct options *options, struct cluster_command *c,
 
 		if (c->admins.count)
 			access.admin = c->admins.items[i];
-		if (http_client_request(options->command, &access, "GET",
-					CLUSTER_PATH, NULL, NULL, NULL,
-					&answer) != COMMAND_OK) {
+		if (admin_client_request(options->command, &access, "GET",
+					 CLUSTER_PATH, NULL, NULL, NULL,
+					 &answer) != COMMAND_OK) {
 			code = COMMAND_FAILED;
 			continue;
 		}
@@ -186,9 +186,9 @@ int cluster_step_down_run(int argc, char **argv)
 	case OPTIONS_GO:
 		break;
 	}
-	code = http_client_request(options.command, &c.access, "POST",
-				   CLUSTER_PATH "/step-down", NULL, NULL, NULL,
-				   &answer);
+	code = admin_client_request(options.command, &c.access, "POST",
+				    CLUSTER_PATH "/step-down", NULL, NULL, NULL,
+				    &answer);
 	if (code)
 		return code;
 	printf("%s steps down\n",

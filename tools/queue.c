@@ -2,7 +2,7 @@
 #include <string.h>
 
 #include "tools/command.h"
-#include "tools/http_client.h"
+#include "tools/admin_client.h"
 #include "tools/output.h"
 
 #define QUEUES_PATH "/api/v1/queues"
@@ -56,7 +56,7 @@ static int fetch_all(const struct options *options,
 		json_t *answer = NULL, *page;
 		int code;
 
-		code = http_client_request(
+		code = admin_client_request(
 			options->command, &q->access, "GET",
 			QUEUES_PATH "?limit=10000&after=", after ? after : "",
 			NULL, NULL, &answer);
@@ -130,8 +130,8 @@ int queue_show_run(int argc, char **argv)
 
 	if (!parse(&options, argc, argv, &code))
 		return code;
-	code = http_client_request(options.command, &q.access, "GET",
-				   QUEUES_PATH, argv[0], NULL, NULL, &answer);
+	code = admin_client_request(options.command, &q.access, "GET",
+				    QUEUES_PATH, argv[0], NULL, NULL, &answer);
 	if (code)
 		return code;
 	output_print(q.format, answer, NULL, 0);
@@ -147,8 +147,8 @@ static int act(const struct options *options, const struct queue_command *q,
 	json_t *answer = NULL, *count;
 	int code;
 
-	code = http_client_request(options->command, &q->access, method,
-				   QUEUES_PATH, queue, suffix, body, &answer);
+	code = admin_client_request(options->command, &q->access, method,
+				    QUEUES_PATH, queue, suffix, body, &answer);
 	if (code)
 		return code;
 	if (q->format != OUTPUT_TABLE && answer) {

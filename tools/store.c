@@ -5,7 +5,7 @@
 #include "journal/log/verify.h"
 #include "journal/store/store.h"
 #include "tools/command.h"
-#include "tools/http_client.h"
+#include "tools/admin_client.h"
 #include "tools/output.h"
 #include "tools/store_stat.h"
 #include "tools/store_verify.h"
@@ -69,9 +69,9 @@ static int needs_key(const struct store_command *c)
 static int stat_broker(struct store_command *c)
 {
 	json_t *answer = NULL;
-	int code =
-		http_client_request(c->name, &c->access, "GET", "/api/v1/store",
-				    NULL, NULL, NULL, &answer);
+	int code = admin_client_request(c->name, &c->access, "GET",
+					"/api/v1/store", NULL, NULL, NULL,
+					&answer);
 
 	if (code)
 		return code;

@@ -1,7 +1,6 @@
-/* tools/http_client.h: the only user of libcurl: one JSON request to the
- * admin API. */
-#ifndef TOOLS_HTTP_CLIENT_H
-#define TOOLS_HTTP_CLIENT_H
+/* tools/admin_client.h: one JSON request to the admin API. */
+#ifndef TOOLS_ADMIN_CLIENT_H
+#define TOOLS_ADMIN_CLIENT_H
 
 #include "base/json.h"
 #include "tools/options.h"
@@ -30,10 +29,10 @@ struct http_access {
  * "=", and then suffix.  body: JSON, borrowed,
  * or NULL.  Returns an exit code; after 0 *ret is a new reference or NULL when
  * the answer was empty.  Otherwise one sentence was printed after command. */
-MUST_CHECK int http_client_request(const char *command,
-				   const struct http_access *,
-				   const char *method, const char *path,
-				   const char *name, const char *suffix,
-				   json_t *body, json_t **ret);
+MUST_CHECK int admin_client_request(const char *command,
+				    const struct http_access *,
+				    const char *method, const char *path,
+				    const char *name, const char *suffix,
+				    json_t *body, json_t **ret);
 
 #endif
