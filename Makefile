@@ -36,7 +36,7 @@ FUZZ = BUILD=build/fuzz CC=clang FUZZ_ENGINE=-fsanitize=fuzzer VARIANT_CFLAGS='-
 # Unit tests that start threads (% is any text); ThreadSanitizer watches these.
 THREADED_TESTS = test_crc32c test_crypto test_io test_loop test_socket test_log% \
 	test_blob% test_fetch test_store% test_follow test_member test_core% test_amqp% test_admin% \
-	test_load test_load_run
+	test_load test_load_run test_kubernetes
 
 # Everything but the programs' own files is one library.
 LIB_SRC := $(wildcard base/*.c base/sim/*.c journal/log/*.c journal/store/*.c \
