@@ -5,7 +5,8 @@
  * Annotation `holdfast/epoch`: the epoch for which the pod was last labelled.
  * Annotation `holdfast/since`: when it was last labelled, either way.
  *
- * Private to replication/kubernetes*.c and its tests.  [any] thread. */
+ * For replication/kubernetes*.c and, as to names, for who reads settings.
+ * [any] thread. */
 #ifndef REPLICATION_KUBERNETES_POD_H
 #define REPLICATION_KUBERNETES_POD_H
 

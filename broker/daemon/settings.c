@@ -7,6 +7,8 @@
 
 #include "base/logger.h"
 #include "broker/protocols/auth.h"
+#include "replication/kubernetes.h"
+#include "replication/kubernetes_pod.h"
 
 #define KIB 1024ull
 #define MIB (1024ull * KIB)
@@ -162,6 +164,20 @@ static const char *check_hash(const char *text)
 			 "password hash`";
 }
 
+static const char *check_pod(const char *text)
+{
+	return kubernetes_pod_name_is_valid(text)
+		       ? NULL
+		       : "is not a pod's name, such as holdfast-0";
+}
+
+static const char *check_api(const char *text)
+{
+	if (strncmp(text, "https://", 8) != 0 || !text[8])
+		return "must begin with https://";
+	return strlen(text) <= 300 ? NULL : "is too long";
+}
+
 /* ---- the table ---- */
 
 static const struct config_word engine_words[] = {
@@ -181,6 +197,13 @@ static const struct config_word anonymous_words[] = {
 static const struct config_word routing_words[] = {
 	{"anycast", RECORD_ANYCAST},
 	{"multicast", RECORD_MULTICAST},
+	{NULL, 0},
+};
+
+static const struct config_word label_words[] = {
+	{"auto", SETTINGS_ROUTING_AUTO},
+	{"label", SETTINGS_ROUTING_LABEL},
+	{"none", SETTINGS_ROUTING_NONE},
 	{NULL, 0},
 };
 
@@ -362,6 +385,30 @@ static const struct config_key keys[] = {
 	 .least = 1, .most = 16384,
 	 .help = "Messages a producer may send ahead."},
 
+	{"kubernetes.routing", CONFIG_ENUM, 0, AT(kubernetes.routing),
+	 .fallback = "auto", .words = label_words,
+	 .help = "How clients find the leader: label: the pod carries "
+		 "leader=yes or no; none: it carries nothing; auto: label "
+		 "in a pod that knows its name and has a service account."},
+	{"kubernetes.pod", CONFIG_STRING, 0, AT(kubernetes.pod),
+	 .check = check_pod,
+	 .help = "This pod's name.  Without it POD_NAME in the environment."},
+	{"kubernetes.replicas", CONFIG_INT, 0, AT(kubernetes.replicas),
+	 .fallback = "0", .least = 0, .most = KUBERNETES_PEERS_MAX + 1,
+	 .help = "Pods of the StatefulSet, numbered from 0; a leader "
+		 "corrects the labels of the others.  0: as peers says."},
+	{"kubernetes.peers", CONFIG_LIST, 0, AT(kubernetes.peers),
+	 .check = check_pod,
+	 .help = "The same, by name; this pod's own may be among them."},
+	{"kubernetes.api", CONFIG_STRING, 0, AT(kubernetes.api),
+	 .check = check_api,
+	 .help = "https:// URL of the API server.  Without it as "
+		 "KUBERNETES_SERVICE_HOST and _PORT say."},
+	{"kubernetes.service_account", CONFIG_STRING, 0,
+	 AT(kubernetes.service_account), .fallback = KUBERNETES_ACCOUNT_DIR,
+	 .check = check_filled,
+	 .help = "Directory with token, ca.crt and namespace."},
+
 	{"log.level", CONFIG_ENUM, CONFIG_RELOADABLE, AT(log.level),
 	 .fallback = "info", .words = level_words,
 	 .help = "The least that is logged."},
@@ -416,6 +463,19 @@ static void check_admin_access(const struct config *c, const struct settings *s,
 				  s->admin);
 }
 
+static void check_peers(const struct config *c, const struct settings *s,
+			struct config_errors *errors)
+{
+	if (s->kubernetes.replicas && s->kubernetes.peers.count)
+		config_errors_add(errors, config_origin(c, "kubernetes.peers"),
+				  "kubernetes.peers: say either peers or "
+				  "replicas");
+	if (s->kubernetes.peers.count > KUBERNETES_PEERS_MAX + 1)
+		config_errors_add(errors, config_origin(c, "kubernetes.peers"),
+				  "kubernetes.peers: are more than %u",
+				  KUBERNETES_PEERS_MAX + 1);
+}
+
 int settings_load(const struct config_source *source, struct config **ret,
 		  struct config_errors *errors)
 {
@@ -428,6 +488,7 @@ int settings_load(const struct config_source *source, struct config **ret,
 	s = config_values(c);
 	check_users(c, s, errors);
 	check_admin_access(c, s, errors);
+	check_peers(c, s, errors);
 	if (s->limits.memory_bytes && s->limits.memory_bytes < MIB)
 		config_errors_add(errors, config_origin(c, "limits.memory"),
 				  "limits.memory: is either 0 or at least "

@@ -15,6 +15,12 @@ enum settings_anonymous {
 	SETTINGS_ANONYMOUS_NEVER,
 };
 
+enum settings_routing {
+	SETTINGS_ROUTING_AUTO,
+	SETTINGS_ROUTING_LABEL,
+	SETTINGS_ROUTING_NONE,
+};
+
 struct settings_user {
 	char *name;
 	char *password_hash; /* one of these two */
@@ -64,6 +70,14 @@ struct settings {
 	struct {
 		uint64_t idle_timeout_ns, credit;
 	} amqp;
+	struct {
+		int routing; /* enum settings_routing */
+		char *pod;   /* NULL: POD_NAME */
+		uint64_t replicas;
+		struct config_list peers;
+		char *api; /* NULL: KUBERNETES_SERVICE_HOST and _PORT */
+		char *service_account;
+	} kubernetes; /* broker/daemon/routing.h */
 	struct {
 		int level, format;
 	} log;
