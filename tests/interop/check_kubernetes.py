@@ -333,9 +333,10 @@ def test_late_yes(server):
     if not held.wait(30):
         raise AssertionError("no yes was sent")
     late = next(r for r in server.requests if r.status is None)
-    # Not after the time-out: standing down does not wait for it.
+    # Standing down does not wait until the request times out.
     label.follow()
     label.settle()
+    expect(label.stats()["failures"]["timed-out"], 0, "time-outs")
     release.set()
     server.until(lambda: late.status, "the late one is answered")
     expect(late.status, 409, "its answer")
@@ -440,12 +441,13 @@ def test_500_and_nonsense(server):
     label.until_failed("server-error", 2)
     server.fault = refuse(302, {"Location": "https://127.0.0.1:1/"})
     label.until_failed("rejected", 1)
-    server.fault = lambda request: server.pods.update(
-        {OWN: {"kind": "List", "x": "y" * (5 << 20)}})
-    good = server.pods[OWN]
-    label.until_failed("rejected", 2)
     server.fault = None
-    server.pods[OWN] = good
+    label.until(lambda s: not s["consecutive_failures"], "it is well again")
+    # A pod, and one that is as wanted; but nobody reads 5 MiB.
+    rejected = label.stats()["failures"]["rejected"]
+    server.pods[OWN]["spec"]["padding"] = "y" * (5 << 20)
+    label.until_failed("rejected", rejected + 2)
+    del server.pods[OWN]["spec"]["padding"]
     server.relabel(OWN, "no")
     has(server, OWN, "yes", 5)
 
@@ -638,6 +640,5 @@ atexit.register(clean)
 os.makedirs(SCRATCH)
 authority = Authority(SCRATCH, "cluster")
 strangers = Authority(SCRATCH, "strangers")
-misnamed = Authority(SCRATCH, "misnamed", "127.0.0.2")
-misnamed.ca = authority.ca
+misnamed = Authority(SCRATCH, "misnamed", "127.0.0.2", signer=authority)
 main()

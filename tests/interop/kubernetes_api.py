@@ -39,21 +39,26 @@ def openssl(*arguments):
 
 
 class Authority:
-    """A CA of a test's own, and a server certificate that it has signed."""
+    """A CA of a test's own (or another's), and a server certificate that it
+    has signed."""
 
-    def __init__(self, folder, name, address="127.0.0.1"):
+    def __init__(self, folder, name, address="127.0.0.1", signer=None):
         at = os.path.join(folder, name)
-        self.ca, self.chain, self.key = at + ".ca", at + ".crt", at + ".key"
+        self.ca, self.ca_key = at + ".ca", at + ".cakey"
+        self.chain, self.key = at + ".crt", at + ".key"
         curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1",
                  "-nodes"]
-        openssl("req", "-x509", *curve, "-keyout", at + ".cakey", "-out",
-                self.ca, "-subj", "/CN=%s" % name, "-days", "2")
+        if signer:
+            self.ca, self.ca_key = signer.ca, signer.ca_key
+        else:
+            openssl("req", "-x509", *curve, "-keyout", self.ca_key, "-out",
+                    self.ca, "-subj", "/CN=%s" % name, "-days", "2")
         openssl("req", *curve, "-keyout", self.key, "-out", at + ".csr",
                 "-subj", "/CN=kubernetes")
         with open(at + ".ext", "w") as f:
             f.write("subjectAltName=IP:%s\n" % address)
         openssl("x509", "-req", "-in", at + ".csr", "-CA", self.ca, "-CAkey",
-                at + ".cakey", "-CAcreateserial", "-out", self.chain, "-days",
+                self.ca_key, "-CAcreateserial", "-out", self.chain, "-days",
                 "2", "-extfile", at + ".ext")
 
 

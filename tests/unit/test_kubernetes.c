@@ -358,6 +358,19 @@ TEST("what is forbidden for one pod does not keep the others waiting")
 	assert_true(kubernetes_plan_is_settled(&plan));
 }
 
+TEST("a leader that may not label itself leaves its peers alone")
+{
+	begin(1);
+	kubernetes_plan_want(&plan, true, 7, at_ms);
+	sees(KUBERNETES_PLAN_READ, 0, no());
+	fails(KUBERNETES_PLAN_WRITE, 0, KUBERNETES_FORBIDDEN);
+	waits(200);
+	sees(KUBERNETES_PLAN_READ, 0, no());
+	sees(KUBERNETES_PLAN_WRITE, 0, yes(7));
+	sees(KUBERNETES_PLAN_READ, 1, yes(6));
+	sees(KUBERNETES_PLAN_WRITE, 1, no());
+}
+
 TEST("a pod that is gone is left alone until leadership changes")
 {
 	lead(1);
