@@ -6,6 +6,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <time.h>
 
 #include "base/http_client.h"
@@ -252,6 +253,15 @@ static CURLcode set_security(CURL *easy, const struct http_request *r)
 	return res;
 }
 
+/* Sockets do not outlive an exec. */
+static curl_socket_t open_socket(void *ctx, curlsocktype purpose,
+				 struct curl_sockaddr *at)
+{
+	int fd = socket(at->family, at->socktype | SOCK_CLOEXEC, at->protocol);
+
+	return fd < 0 ? CURL_SOCKET_BAD : fd;
+}
+
 static CURLcode set_options(CURL *easy, const struct http_request *r,
 			    struct transfer *t)
 {
@@ -261,6 +271,7 @@ static CURLcode set_options(CURL *easy, const struct http_request *r,
 	SET(CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
 	/* No alarm(2), and no waiting for a resolver that hangs. */
 	SET(CURLOPT_NOSIGNAL, 1L);
+	SET(CURLOPT_OPENSOCKETFUNCTION, open_socket);
 	SET(CURLOPT_QUICK_EXIT, 1L);
 	SET(CURLOPT_CONNECTTIMEOUT_MS, (long)r->connect_ms_max);
 	SET(CURLOPT_TIMEOUT_MS, (long)r->total_ms_max);

@@ -4,6 +4,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/logger.h"
 #include "replication/kubernetes_pod.h"
 
 void routing_env_read(struct routing_env *ret)
@@ -143,4 +144,50 @@ int routing_choose(const struct settings *s, const struct routing_env *env,
 	snprintf(ret->why, sizeof(ret->why), "pod %.253s and %u peers",
 		 ret->options.pod, ret->options.peer_count);
 	return 0;
+}
+
+static int start(struct routing_choice *c, struct io *io,
+		 struct kubernetes **ret)
+{
+	char why[KUBERNETES_WHY_BYTES];
+	struct kubernetes *k = NULL;
+	int err;
+
+	c->options.io = io;
+	err = kubernetes_create(&c->options, &k, why);
+	if (err) {
+		snprintf(c->why, sizeof(c->why), "%s", why);
+		return err;
+	}
+	err = kubernetes_start(k);
+	if (err) {
+		snprintf(c->why, sizeof(c->why), "a thread cannot be started");
+		kubernetes_free(k);
+		return err;
+	}
+	*ret = k;
+	return 0;
+}
+
+int routing_start(const struct settings *s, struct io *io,
+		  struct kubernetes **ret)
+{
+	struct routing_choice *c = malloc(sizeof(*c));
+	struct routing_env env;
+	int err;
+
+	if (!c)
+		return -ENOMEM;
+	routing_env_read(&env);
+	err = routing_choose(s, &env, c);
+	if (!err && c->label)
+		err = start(c, io, ret);
+	if (err)
+		logger_error("daemon", "no-label", "error=%s why=%s",
+			     LOGGER_QUOTE(err_str(err)), LOGGER_QUOTE(c->why));
+	else
+		logger_info("daemon", "routing", "label=%s why=%s",
+			    c->label ? "true" : "false", LOGGER_QUOTE(c->why));
+	free(c);
+	return err;
 }

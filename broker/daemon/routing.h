@@ -31,4 +31,9 @@ MUST_CHECK int routing_choose(const struct settings *,
 			      const struct routing_env *,
 			      struct routing_choice *ret);
 
+/* Chooses and starts it; *ret stays NULL where the pod is not to be labelled.
+ * A failure has been logged. */
+MUST_CHECK int routing_start(const struct settings *, struct io *,
+			     struct kubernetes **ret);
+
 #endif

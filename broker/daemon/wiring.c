@@ -26,6 +26,7 @@
 #include "broker/admin/admin.h"
 #include "broker/daemon/endpoints.h"
 #include "broker/daemon/memory.h"
+#include "broker/daemon/routing.h"
 #include "replication/member.h"
 
 #define SHARDS_MAX 64u
@@ -55,6 +56,7 @@ struct wiring {
 	struct endpoints *endpoints;
 	struct admin *admin;
 	struct member *member;
+	struct kubernetes *kubernetes; /* NULL: no pod is labelled */
 	const struct wiring_hooks *hooks;
 	pthread_t main_thread;
 	char node[65];
@@ -530,6 +532,11 @@ static int start_admin(struct wiring *w)
 	return 0;
 }
 
+static int start_label(struct wiring *w)
+{
+	return routing_start(w->settings, w->io, &w->kubernetes);
+}
+
 static int join_others(struct wiring *w)
 {
 	const struct settings *s = w->settings;
@@ -665,7 +672,7 @@ int wiring_up(const struct settings *settings, const struct wiring_hooks *hooks,
 	static int (*const steps[])(struct wiring *) = {
 		make_io,      choose_memory, open_directory, choose_key,
 		open_journal, open_index,    make_store,     make_endpoints,
-		start_admin,  join_others,
+		start_admin,  start_label,   join_others,
 	};
 	struct wiring *w = calloc(1, sizeof(*w));
 	int err;
@@ -720,6 +727,9 @@ int wiring_lead(struct wiring *w)
 	member_serves(w->member);
 	if (w->admin)
 		admin_set_state(w->admin, ADMIN_READY);
+	/* Last: clients come by it. */
+	if (w->kubernetes)
+		kubernetes_set(w->kubernetes, true, log_epoch(w->log));
 	return 0;
 }
 
@@ -830,6 +840,9 @@ static bool finish(struct wiring *w, uint64_t timeout_ns)
 	until.tv_sec += (time_t)(timeout_ns / 1000000000u) + 1;
 	if (w->admin)
 		admin_set_state(w->admin, ADMIN_DRAINING);
+	/* First: no more clients are sent here. */
+	if (w->kubernetes)
+		kubernetes_stop(w->kubernetes);
 	if (w->endpoints && w->running_count &&
 	    endpoints_drain(w->endpoints, timeout_ns))
 		return false;
@@ -860,6 +873,7 @@ static void release(struct wiring *w)
 	if (w->extents_running)
 		loop_join(w->extents_loop);
 	endpoints_free(w->endpoints);
+	kubernetes_free(w->kubernetes);
 	member_free(w->member);
 	core_free(w->core);
 	store_free(w->store);

@@ -18,7 +18,7 @@ import threading
 import time
 import traceback
 
-from broker import BUILD, fork_action, skip
+from broker import BUILD, Broker, fork_action, skip
 from kubernetes_api import RBAC, Authority, Refused, Server
 
 OWN, PEER, OTHER = "holdfast-0", "holdfast-1", "holdfast-2"
@@ -34,18 +34,30 @@ def expect(got, wanted, what):
         raise AssertionError("%s: %r, not %r" % (what, got, wanted))
 
 
+def put(folder, name, text):
+    """As the kubelet does: another file takes the name."""
+    path = os.path.join(folder, name)
+    with open(path + ".new", "w") as f:
+        f.write(text)
+    os.rename(path + ".new", path)
+
+
+def make_account(server, folder):
+    os.makedirs(folder)
+    put(folder, "namespace", "messaging")
+    put(folder, "token", "token-1\n")
+    with open(server.authority.ca) as f:
+        put(folder, "ca.crt", f.read())
+
+
 class Label:
     """One broker's label, as a process."""
 
     def __init__(self, server, pod=OWN, level_ms=LEVEL_MS, url=None):
         self.server, self.pod = server, pod
         self.dir = os.path.join(SCRATCH, "%s-%d" % (pod, len(started)))
-        os.makedirs(self.dir)
+        make_account(server, self.dir)
         self.log = os.path.join(self.dir, "log")
-        self.write("namespace", "messaging")
-        self.write("token", "token-1\n")
-        with open(server.authority.ca) as f:
-            self.write("ca.crt", f.read())
         peers = ",".join(p for p in (OWN, PEER, OTHER) if p != pod)
         with open(self.log, "wb") as log:
             self.process = subprocess.Popen(
@@ -56,11 +68,7 @@ class Label:
         started.append(self)
 
     def write(self, name, text):
-        """As the kubelet does: another file takes the name."""
-        path = os.path.join(self.dir, name)
-        with open(path + ".new", "w") as f:
-            f.write(text)
-        os.rename(path + ".new", path)
+        put(self.dir, name, text)
 
     def ask(self, command):
         self.process.stdin.write(command + "\n")
@@ -579,6 +587,47 @@ def test_without_credentials(server):
     label.settle()
     has(server, OWN, "yes", 5)
     expect({r.token for r in server.requests}, {"token-1"}, "tokens")
+
+
+# ---- the broker itself ----
+
+def test_broker(server):
+    """holdfastd: yes with its epoch once it serves, also after a kill or while
+    the API was away; no when it stops"""
+    folder = os.path.join(SCRATCH, "account")
+    make_account(server, folder)
+    os.environ.update(KUBERNETES_SERVICE_HOST="127.0.0.1", POD_NAME=OWN,
+                      KUBERNETES_SERVICE_PORT=str(server.port))
+    server.make_pod(PEER, "yes", 0)
+    broker = Broker("labelled", "--set", "kubernetes.replicas=3", "--set",
+                    "kubernetes.service_account=" + folder)
+    try:
+        broker.start()
+        has(server, OWN, "yes")
+        has(server, PEER, "no")
+        first = int(server.epoch(OWN))
+        broker.stop()
+        expect(server.label(OWN), "no", "label after SIGTERM")
+        server.stop()
+        broker.start()
+        server.start()
+        server.until(lambda: server.label(OWN) == "yes" and
+                     int(server.epoch(OWN)) > first, "a later epoch")
+        broker.stop(signal.SIGKILL)
+        expect(server.label(OWN), "yes", "label after SIGKILL")
+        second = int(server.epoch(OWN))
+        broker.start()
+        server.until(lambda: server.label(OWN) == "yes" and
+                     int(server.epoch(OWN)) > second, "the next epoch")
+        broker.stop()
+    except Exception:
+        print(broker.last_words())
+        raise
+    finally:
+        broker.close()
+        for name in ("KUBERNETES_SERVICE_HOST", "KUBERNETES_SERVICE_PORT",
+                     "POD_NAME"):
+            del os.environ[name]
 
 
 # ---- running ----
