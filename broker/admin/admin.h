@@ -25,6 +25,19 @@ enum admin_state {
 	ADMIN_DRAINING, /* /health/ready says 503 again */
 };
 
+/* The label that routes clients to the pod of whoever leads. */
+#define ADMIN_FAILURES_MAX 16u
+struct admin_label {
+	bool on; /* there is a pod to be labelled; else all is 0 */
+	bool in_sync;
+	uint64_t requests, writes, peers_corrected, consecutive_failures;
+	uint64_t last_success_ms; /* wall clock; 0: none yet */
+	uint64_t newer_epoch;	  /* of a peer's label, above ours; 0: none */
+	unsigned failure_count;
+	const char *failure_names[ADMIN_FAILURES_MAX]; /* static */
+	uint64_t failures[ADMIN_FAILURES_MAX];
+};
+
 /* This broker among those that share its directory. */
 struct admin_cluster {
 	const char *role;   /* "standby", "elected" or "leader"; static */
@@ -44,6 +57,7 @@ struct admin_cluster {
 	uint64_t applied_lsn, seen_lsn, behind_ns, follow_resets;
 	int follow_err;
 	uint64_t looked_ns; /* since it looked at the leader */
+	struct admin_label label;
 };
 
 /* What there is from the election on; pointers are borrowed until

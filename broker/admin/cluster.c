@@ -3,6 +3,7 @@
  * Paths: GET /api/v1/cluster, POST /api/v1/cluster/step-down. */
 #include "broker/admin/internal.h"
 
+#include <inttypes.h>
 #include <string.h>
 
 #include "base/logger.h"
@@ -39,20 +40,42 @@ static json_t *standby_json(const struct admin_cluster *c)
 			 c->follow_err ? err_str(c->follow_err) : "");
 }
 
+static json_t *label_json(const struct admin_label *l)
+{
+	json_t *failures;
+
+	if (!l->on)
+		return json_null();
+	failures = json_object();
+	for (unsigned i = 0; i < l->failure_count; i++)
+		if (l->failures[i])
+			json_object_set_new(
+				failures, l->failure_names[i],
+				json_integer((json_int_t)l->failures[i]));
+	return json_pack("{s:b,s:I,s:I,s:I,s:I,s:I,s:I,s:o}", "in_sync",
+			 (int)l->in_sync, "requests", (json_int_t)l->requests,
+			 "writes", (json_int_t)l->writes, "peers_corrected",
+			 (json_int_t)l->peers_corrected, "consecutive_failures",
+			 (json_int_t)l->consecutive_failures, "last_success_ms",
+			 (json_int_t)l->last_success_ms, "newer_epoch",
+			 (json_int_t)l->newer_epoch, "failures", failures);
+}
+
 static void show(struct admin *a, struct admin_response *r)
 {
 	struct admin_cluster c;
 
 	ask(a, &c);
 	api_give_json(r, 200,
-		      json_pack("{s:s,s:s,s:b,s:I,s:I,s:f,s:I,s:b,s:o,s:o}",
+		      json_pack("{s:s,s:s,s:b,s:I,s:I,s:f,s:I,s:b,s:o,s:o,s:o}",
 				"node", c.node, "role", c.role, "healthy",
 				(int)c.healthy, "epoch", (json_int_t)c.epoch,
 				"takeovers", (json_int_t)c.takeovers,
 				"takeover_seconds", (double)c.takeover_ns / 1e9,
 				"elected_at_ms", (json_int_t)c.elected_ms,
 				"stolen", (int)c.stolen, "leader",
-				leader_json(&c), "standby", standby_json(&c)));
+				leader_json(&c), "standby", standby_json(&c),
+				"label", label_json(&c.label)));
 }
 
 static void step_down(struct admin *a, struct admin_response *r)
@@ -90,6 +113,37 @@ bool cluster_answer(struct admin *a, const struct admin_request *request,
 	return true;
 }
 
+static void label_metrics(const struct admin_label *l, struct admin_text *t)
+{
+	static const char failures[] = "holdfast_label_failures_total";
+
+	if (!l->on)
+		return;
+	metrics_gauge(t, "holdfast_label_in_sync",
+		      "1 when the pod's label says what it should, as last "
+		      "seen.",
+		      l->in_sync);
+	metrics_counter(t, "holdfast_label_requests_total",
+			"Requests to the Kubernetes API.", l->requests);
+	metrics_counter(t, "holdfast_label_writes_total",
+			"Times that the own pod was labelled.", l->writes);
+	metrics_counter(t, "holdfast_label_peers_corrected_total",
+			"Stale labels taken from other pods.",
+			l->peers_corrected);
+	metrics_seconds(t, "holdfast_label_last_success_time_seconds", "gauge",
+			"The last answer as hoped for, since the epoch; 0: "
+			"none.",
+			l->last_success_ms * 1000000);
+	metrics_gauge(t, "holdfast_label_newer_epoch",
+		      "A peer is labelled with this later epoch; 0: none.",
+		      l->newer_epoch);
+	metrics_family(t, failures, "counter",
+		       "Requests to the Kubernetes API that failed.");
+	for (unsigned i = 0; i < l->failure_count; i++)
+		admin_text_add(t, "%s{failure=\"%s\"} %" PRIu64 "\n", failures,
+			       l->failure_names[i], l->failures[i]);
+}
+
 void cluster_metrics(struct admin *a, struct admin_text *t)
 {
 	struct admin_cluster c;
@@ -125,4 +179,5 @@ void cluster_metrics(struct admin *a, struct admin_text *t)
 	metrics_counter(t, "holdfast_standby_resets_total",
 			"Times that a standby began again from a checkpoint.",
 			c.follow_resets);
+	label_metrics(&c.label, t);
 }

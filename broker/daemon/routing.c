@@ -191,3 +191,28 @@ int routing_start(const struct settings *s, struct io *io,
 	free(c);
 	return err;
 }
+
+void routing_describe(const struct kubernetes *k, struct admin_label *ret)
+{
+	const struct kubernetes_stats *s;
+
+	_Static_assert(KUBERNETES_FAILURE_COUNT <= ADMIN_FAILURES_MAX,
+		       "every failure has its place");
+	*ret = (struct admin_label){.on = k != NULL};
+	if (!k)
+		return;
+	s = kubernetes_stats(k);
+	ret->in_sync = s->in_sync;
+	ret->requests = s->requests;
+	ret->writes = s->label_writes;
+	ret->peers_corrected = s->peers_corrected;
+	ret->consecutive_failures = s->consecutive_failures;
+	ret->last_success_ms = s->last_success_wall_ms;
+	ret->newer_epoch = s->newer_epoch;
+	ret->failure_count = KUBERNETES_FAILURE_COUNT;
+	for (unsigned i = 0; i < KUBERNETES_FAILURE_COUNT; i++) {
+		ret->failures[i] = s->failures[i];
+		ret->failure_names[i] =
+			kubernetes_failure_name((enum kubernetes_failure)i);
+	}
+}

@@ -3,6 +3,7 @@
 #ifndef BROKER_DAEMON_ROUTING_H
 #define BROKER_DAEMON_ROUTING_H
 
+#include "broker/admin/admin.h"
 #include "broker/daemon/settings.h"
 #include "replication/kubernetes.h"
 
@@ -35,5 +36,7 @@ MUST_CHECK int routing_choose(const struct settings *,
  * A failure has been logged. */
 MUST_CHECK int routing_start(const struct settings *, struct io *,
 			     struct kubernetes **ret);
+/* [any] For the admin port; NULL: there is no label. */
+void routing_describe(const struct kubernetes *, struct admin_label *ret);
 
 #endif

@@ -460,6 +460,7 @@ static void on_cluster(void *ctx, struct admin_cluster *ret)
 	struct member_status s = {0};
 
 	*ret = (struct admin_cluster){.role = "standby", .node = w->node};
+	routing_describe(w->kubernetes, &ret->label);
 	if (!w->member)
 		return;
 	member_status(w->member, &s);
@@ -672,7 +673,7 @@ int wiring_up(const struct settings *settings, const struct wiring_hooks *hooks,
 	static int (*const steps[])(struct wiring *) = {
 		make_io,      choose_memory, open_directory, choose_key,
 		open_journal, open_index,    make_store,     make_endpoints,
-		start_admin,  start_label,   join_others,
+		start_label,  start_admin,   join_others,
 	};
 	struct wiring *w = calloc(1, sizeof(*w));
 	int err;

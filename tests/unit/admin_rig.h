@@ -244,6 +244,17 @@ static void cluster(void *ctx, struct admin_cluster *ret)
 		.behind_ns = 2000000000,
 		.looked_ns = 30000000000,
 	};
+	/* Standing by it has no label, so that both can be seen. */
+	if (!strcmp(cast.role, "leader"))
+		ret->label = (struct admin_label){
+			.on = true,
+			.in_sync = true,
+			.requests = 5,
+			.last_success_ms = 1500,
+			.failure_count = 2,
+			.failure_names = {"timed-out", "forbidden"},
+			.failures = {2, 0},
+		};
 }
 
 static void step_down(void *ctx)

@@ -60,6 +60,7 @@ TEST("the cluster's state is told by all, and only a leader steps down")
 	says("\"role\":\"standby\"");
 	says("\"node\":\"there\"");
 	says("\"applied_lsn\":10");
+	says("\"label\":null");
 	assert_int_equal(post("/api/v1/cluster/step-down", NULL), 409);
 	assert_int_equal(cast.stepped_down, 0);
 	end();
@@ -67,6 +68,12 @@ TEST("the cluster's state is told by all, and only a leader steps down")
 	assert_int_equal(get("/health/ready?role=leader"), 200);
 	assert_int_equal(get("/api/v1/cluster"), 200);
 	says("\"standby\":null");
+	says("\"in_sync\":true,\"requests\":5");
+	says("\"failures\":{\"timed-out\":2}");
+	assert_int_equal(get("/metrics"), 200);
+	says("holdfast_label_in_sync 1\n");
+	says("holdfast_label_failures_total{failure=\"timed-out\"} 2\n");
+	says("holdfast_label_last_success_time_seconds 1.5");
 	assert_int_equal(get("/api/v1/cluster/step-down"), 405);
 	assert_int_equal(post("/api/v1/cluster/step-down", NULL), 202);
 	assert_int_equal(cast.stepped_down, 1);
