@@ -57,7 +57,7 @@ bool auth_has_users(const struct auth *);
 struct auth_request {
 	char user[AUTH_NAME_MAX + 1];
 	char password[AUTH_PASSWORD_MAX + 1]; /* zeroed before done() */
-	struct loop *reply_to; /* NULL: the auth loop itself */
+	struct loop *reply_to;		      /* NULL: the auth loop itself */
 	/* [reply_to] err 0 or -E_REFUSED. */
 	void (*done)(struct auth_request *, int err);
 	/* private */

@@ -48,9 +48,10 @@ struct index_lmdb_options {
 			       others are left alone */
 	uint64_t bytes_max; /* 0: 16 GiB of address space; grows as needed */
 };
-/* -EAGAIN: another process has its index there.  -EINVAL: the directory is on a network file system (NFS, SMB, FUSE, …),
- * where LMDB must not be.  why, on every failure: a sentence that names the
- * directory, what is wrong and the setting to change. */
+/* -EAGAIN: another process has its index there.  -EINVAL: the directory is on a
+ * network file system (NFS, SMB, FUSE, …), where LMDB must not be.  why, on
+ * every failure: a sentence that names the directory, what is wrong and the
+ * setting to change. */
 MUST_CHECK int index_lmdb_open(const struct index_lmdb_options *,
 			       struct index **ret, char *why, size_t why_room);
 /* What open() makes of a kind of file system: false, or true with why.
