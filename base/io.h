@@ -102,7 +102,9 @@ MUST_CHECK int io_sync_dir(struct io *, const char *path);
 MUST_CHECK int io_rename(struct io *, const char *from, const char *to);
 MUST_CHECK int io_unlink(struct io *, const char *path);
 /* Calls each() for every entry but "." and "..", in byte order of the names;
- * stops at its first non-zero return and returns that. */
+ * stops at its first non-zero return and returns that.  Every name that was
+ * there before the call, and was not removed during it, is among them: on NFS
+ * the server is asked, never a cache. */
 MUST_CHECK int io_list(struct io *, const char *path,
 		       int (*each)(void *ctx, const char *name), void *ctx);
 

@@ -57,7 +57,7 @@ struct mount_key {
 bool mount_parse(const char *text, size_t len, const struct mount_key *,
 		 struct mount *ret);
 /* The mount that dir, which must exist, lies on; found is false when nothing
- * says.  With a root, dir is taken as a path of that other system. */
+ * says.  With a root, dir is an absolute path of that other system. */
 void mount_read(const char *root, const char *dir, struct mount *ret);
 
 struct mount_host {

@@ -311,6 +311,25 @@ static int names_add(struct names *n, const char *name)
 	return n->names[n->count++] ? 0 : -ENOMEM;
 }
 
+/* Make the kernel ask the storage whether the directory has changed.  An NFS
+ * client serves a listing from its cache, and names that were looked for and
+ * not found, for as long as it holds the directory's attributes true (up to a
+ * minute), and a broker that takes over has to see the newest claim and the
+ * newest segment.  A forced GETATTR brings the change attribute; when that
+ * differs, the cached listing and every cached name in it are void.  (Opening
+ * a directory asks as well, but not with nocto, and not when the path ends at
+ * the mount's top.)  The mask must name something that can be stale: for the
+ * type alone nobody is asked. */
+static int names_revalidate(DIR *dir)
+{
+	struct statx st;
+
+	return statx(dirfd(dir), "", AT_EMPTY_PATH | AT_STATX_FORCE_SYNC,
+		     STATX_MTIME | STATX_SIZE, &st)
+		       ? -errno
+		       : 0;
+}
+
 static int names_read(struct names *n, const char *path)
 {
 	DIR *dir = opendir(path);
@@ -319,6 +338,7 @@ static int names_read(struct names *n, const char *path)
 
 	if (!dir)
 		return -errno;
+	r = names_revalidate(dir);
 	while (!r) {
 		errno = 0;
 		entry = readdir(dir);
