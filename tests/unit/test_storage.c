@@ -6,6 +6,7 @@
 
 #include <limits.h>
 
+#include "broker/daemon/key.c"
 #include "broker/daemon/storage.c"
 
 static struct io *io;
@@ -130,6 +131,24 @@ TEST("a good mount starts without a word")
 	assert_int_equal(open_on("a", false, LONG_NS, &s), 0);
 	text = said();
 	assert_string_equal(text, "");
+	storage_close(s);
+	io_free(io);
+}
+
+TEST("a new directory still gets its development key after the node's file")
+{
+	struct storage *s = NULL;
+	struct key_choice key;
+	char why[1200] = "";
+
+	begin_test();
+	plant_machine("a", GOOD, "alpha\n", "boot-a\n");
+	assert_int_equal(crypto_init(), 0);
+	assert_int_equal(open_on("a", false, LONG_NS, &s), 0);
+	assert_int_equal(key_choose(io, shared, NULL, &key, why, sizeof(why)),
+			 0);
+	assert_true(key.made);
+	crypto_key_free(key.key);
 	storage_close(s);
 	io_free(io);
 }
