@@ -141,7 +141,7 @@ static void say_reach(const struct doctor_report *r,
 		return;
 	}
 	snprintf(found, sizeof(found),
-		 "%" PRIu64 " checks sent %" PRIu64 " GETATTRs to the server",
+		 "%" PRIu64 " checks sent %" PRIu64 " READs to the server",
 		 t->check.count, t->check_calls);
 	/* Others may have asked, too; but none may be missing. */
 	r->say(r->ctx,

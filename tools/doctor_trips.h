@@ -19,7 +19,7 @@ struct doctor_trips {
 	struct doctor_trip create; /* a new file, O_EXCL */
 	struct doctor_trip seal;   /* a short durable append */
 	bool counted;		   /* check_calls is known */
-	uint64_t check_calls;	   /* GETATTRs sent while checking */
+	uint64_t check_calls;	   /* READs sent while checking */
 };
 
 /* In files that it makes in dir and removes.  point: the mount point of dir
