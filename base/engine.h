@@ -81,7 +81,8 @@ struct io {
 struct io_file {
 	struct io *io;
 	bool direct;
-	int fd; /* -1 in the simulator */
+	int fd;	     /* -1 in the simulator */
+	int tail_fd; /* see posix_size(); -1: none */
 };
 
 struct loop_socket {

@@ -83,7 +83,9 @@ MUST_CHECK int io_write(struct io_file *, const void *buf, size_t len,
  */
 MUST_CHECK int io_sync(struct io_file *);
 /* The size as the storage (for NFS: the server) has it now, never a cached
- * one.  [any number of threads at once] */
+ * one.  On NFS only an IO_APPEND file's is certain: another's may come from
+ * this node while it holds a delegation of the file.
+ * [any number of threads at once] */
 MUST_CHECK int io_size(struct io_file *, uint64_t *ret_bytes);
 /* Reserve blocks and set the size; contents read as zeros.  Falls back to
  * ftruncate where fallocate is not supported. */
@@ -102,7 +104,9 @@ MUST_CHECK int io_sync_dir(struct io *, const char *path);
 MUST_CHECK int io_rename(struct io *, const char *from, const char *to);
 MUST_CHECK int io_unlink(struct io *, const char *path);
 /* Calls each() for every entry but "." and "..", in byte order of the names;
- * stops at its first non-zero return and returns that. */
+ * stops at its first non-zero return and returns that.  Every name that was
+ * there before the call, and was not removed during it, is among them: on NFS
+ * the server is asked, never a cache. */
 MUST_CHECK int io_list(struct io *, const char *path,
 		       int (*each)(void *ctx, const char *name), void *ctx);
 

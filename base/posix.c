@@ -117,6 +117,21 @@ int posix_write_step(const struct io_file *file, size_t len, size_t *progress,
 
 /* ---- files ---- */
 
+#define NFS_MAGIC 0x00006969u
+
+/* See posix_size(). */
+static int open_tail(struct io_file *file, const char *path)
+{
+	struct statfs st;
+
+	if (fstatfs(file->fd, &st))
+		return -errno;
+	if ((uint32_t)st.f_type != NFS_MAGIC)
+		return 0;
+	file->tail_fd = open(path, O_RDONLY | O_DIRECT | O_CLOEXEC);
+	return file->tail_fd < 0 ? -errno : 0;
+}
+
 int posix_open(struct io *io, const char *path, unsigned flags,
 	       struct io_file **ret)
 {
@@ -133,6 +148,7 @@ int posix_open(struct io *io, const char *path, unsigned flags,
 	if (flags & IO_APPEND)
 		mode |= O_APPEND | O_DSYNC;
 	file->io = io;
+	file->tail_fd = -1;
 	file->fd = open(path, mode | O_CLOEXEC, 0600);
 	if (file->fd < 0) {
 		r = -errno;
@@ -149,12 +165,19 @@ int posix_open(struct io *io, const char *path, unsigned flags,
 		if (!file->direct)
 			posix_fadvise(file->fd, 0, 0, POSIX_FADV_DONTNEED);
 	}
+	r = (flags & IO_APPEND) ? open_tail(file, path) : 0;
+	if (r) {
+		posix_close(file);
+		return r;
+	}
 	*ret = file;
 	return 0;
 }
 
 void posix_close(struct io_file *file)
 {
+	if (file->tail_fd >= 0)
+		close(file->tail_fd);
 	close(file->fd);
 	free(file);
 }
@@ -200,15 +223,42 @@ int posix_sync(struct io_file *file)
 	return fsync(file->fd) ? -errno : 0;
 }
 
+/* The end of an append file as an NFS server has it.  A forced GETATTR is not
+ * enough: while the client holds a delegation of the file it leaves the size
+ * out of what it asks for, and answers with its own.  A delegation that the
+ * server has revoked, because a recall was not answered in time, is held until
+ * the client hears of it.  Reading with O_DIRECT goes to the server in any
+ * case, also beyond what the client takes for the end, and these files only
+ * grow: what can be read there is the rest of the file. */
+static int tail_size(const struct io_file *file, uint64_t *size)
+{
+	char some[512];
+	ssize_t n;
+
+	do {
+		n = pread(file->tail_fd, some, sizeof(some), (off_t)*size);
+		if (n < 0 && errno != EINTR)
+			return -errno;
+		*size += n > 0 ? (uint64_t)n : 0;
+	} while (n);
+	return 0;
+}
+
 int posix_size(struct io_file *file, uint64_t *ret_bytes)
 {
+	int sync = file->tail_fd < 0 ? AT_STATX_FORCE_SYNC : AT_STATX_DONT_SYNC;
 	struct statx st;
+	uint64_t size;
+	int r = 0;
 
-	if (statx(file->fd, "", AT_EMPTY_PATH | AT_STATX_FORCE_SYNC, STATX_SIZE,
-		  &st))
+	if (statx(file->fd, "", AT_EMPTY_PATH | sync, STATX_SIZE, &st))
 		return -errno;
-	*ret_bytes = st.stx_size;
-	return 0;
+	size = st.stx_size;
+	if (file->tail_fd >= 0)
+		r = tail_size(file, &size);
+	if (!r)
+		*ret_bytes = size;
+	return r;
 }
 
 int posix_truncate(struct io_file *file, uint64_t bytes)
@@ -311,6 +361,25 @@ static int names_add(struct names *n, const char *name)
 	return n->names[n->count++] ? 0 : -ENOMEM;
 }
 
+/* Make the kernel ask the storage whether the directory has changed.  An NFS
+ * client serves a listing from its cache, and names that were looked for and
+ * not found, for as long as it holds the directory's attributes true (up to a
+ * minute), and a broker that takes over has to see the newest claim and the
+ * newest segment.  A forced GETATTR brings the change attribute; when that
+ * differs, the cached listing and every cached name in it are void.  (Opening
+ * a directory asks as well, but not with nocto, and not when the path ends at
+ * the mount's top.)  The mask must name something that can be stale: for the
+ * type alone nobody is asked. */
+static int names_revalidate(DIR *dir)
+{
+	struct statx st;
+
+	return statx(dirfd(dir), "", AT_EMPTY_PATH | AT_STATX_FORCE_SYNC,
+		     STATX_MTIME | STATX_SIZE, &st)
+		       ? -errno
+		       : 0;
+}
+
 static int names_read(struct names *n, const char *path)
 {
 	DIR *dir = opendir(path);
@@ -319,6 +388,7 @@ static int names_read(struct names *n, const char *path)
 
 	if (!dir)
 		return -errno;
+	r = names_revalidate(dir);
 	while (!r) {
 		errno = 0;
 		entry = readdir(dir);

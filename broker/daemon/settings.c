@@ -363,6 +363,12 @@ static const struct config_key keys[] = {
 	 .fallback = "32MiB", .least = 64 * KIB, .most = TIB,
 	 .help = "And not more of it in a second."},
 
+	{"storage.allow_unsafe_mount", CONFIG_BOOL, 0,
+	 AT(storage.allow_unsafe_mount), .fallback = "false",
+	 .help = "Start on a mount where locks, writes or looks at a file "
+		 "cannot be relied on.  Acknowledged messages can be lost, and "
+		 "two brokers can run at once."},
+
 	{"limits.message_size", CONFIG_SIZE, 0, AT(limits.message_bytes),
 	 .fallback = "1GiB", .least = KIB, .most = TIB,
 	 .help = "Largest message."},

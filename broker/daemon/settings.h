@@ -64,6 +64,9 @@ struct settings {
 		uint64_t interval_ns, bytes_per_s;
 	} scrub;
 	struct {
+		bool allow_unsafe_mount;
+	} storage;
+	struct {
 		uint64_t message_bytes, connections, frame_bytes;
 		uint64_t memory_bytes; /* 0: see broker/daemon/memory.h */
 	} limits;

@@ -27,6 +27,7 @@
 #include "broker/daemon/endpoints.h"
 #include "broker/daemon/memory.h"
 #include "broker/daemon/routing.h"
+#include "broker/daemon/storage.h"
 #include "replication/member.h"
 
 #define SHARDS_MAX 64u
@@ -49,6 +50,7 @@ struct wiring {
 	const char *engine_reason;
 	struct key_choice key;
 	struct memory_choice memory;
+	struct storage *storage;
 	struct log *log;
 	struct index *index;
 	struct store *store;
@@ -240,6 +242,18 @@ static int open_directory(struct wiring *w)
 		 "with --data-dir",
 		 dir);
 	return failed(err, "no-directory", why);
+}
+
+static int check_storage(struct wiring *w)
+{
+	return storage_open(
+		&(struct storage_options){
+			.io = w->io,
+			.dir = w->data_dir,
+			.allow_unsafe = w->settings->storage.allow_unsafe_mount,
+			.root = "",
+		},
+		&w->storage);
 }
 
 /* Of the limit, 3/8 go to messages on their way, 3/16 to what is known of those
@@ -671,9 +685,9 @@ int wiring_up(const struct settings *settings, const struct wiring_hooks *hooks,
 	      struct wiring **ret)
 {
 	static int (*const steps[])(struct wiring *) = {
-		make_io,      choose_memory, open_directory, choose_key,
-		open_journal, open_index,    make_store,     make_endpoints,
-		start_label,  start_admin,   join_others,
+		make_io,	choose_memory, open_directory, check_storage,
+		choose_key,	open_journal,  open_index,     make_store,
+		make_endpoints, start_label,   start_admin,    join_others,
 	};
 	struct wiring *w = calloc(1, sizeof(*w));
 	int err;
@@ -697,7 +711,8 @@ int wiring_up(const struct settings *settings, const struct wiring_hooks *hooks,
 	if (err) {
 		if (wiring_down(w, 5000000000ull))
 			_exit(WIRING_EXIT_FAILED);
-		return WIRING_EXIT_FAILED;
+		return err == -E_CONFIG ? WIRING_EXIT_CONFIG
+					: WIRING_EXIT_FAILED;
 	}
 	*ret = w;
 	return 0;
@@ -889,6 +904,7 @@ static void release(struct wiring *w)
 	if (w->journal_loop)
 		loop_free(w->journal_loop);
 	crypto_key_free(w->key.key);
+	storage_close(w->storage);
 	if (w->io)
 		io_free(w->io);
 	milestone_fini(&w->log_stopped);

@@ -419,7 +419,9 @@ bool index_lmdb_refuses(const struct io_fs *fs, const char *dir, char *why,
 		return false;
 	snprintf(why, why_room,
 		 "%s is on a network file system (%s), where the index cannot "
-		 "be; set index_dir to a directory on a disk of this node",
+		 "be: LMDB's memory map and locks do not hold there; set "
+		 "index_dir to a directory on a disk of this node (a tmpfs or "
+		 "an emptyDir will do: it is rebuilt at every start)",
 		 dir, fs->name);
 	return true;
 }

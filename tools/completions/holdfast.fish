@@ -28,5 +28,5 @@ complete -c holdfast -n "__fish_seen_subcommand_from receive" -s F -l follow -d 
 complete -c holdfast -n "__fish_seen_subcommand_from send" -s f -l file -r -F -d 'the body'
 complete -c holdfast -n "__fish_seen_subcommand_from doctor salvage" -s d -l data-dir -r -a '(__fish_complete_directories)'
 complete -c holdfast -n "__fish_seen_subcommand_from inspect salvage store" -s k -l key-file -r -F -d 'the master key'
-complete -c holdfast -n "__fish_seen_subcommand_from rebuild-index" -l index-dir -r -a '(__fish_complete_directories)' -d "the broker's index_dir"
+complete -c holdfast -n "__fish_seen_subcommand_from rebuild-index doctor" -l index-dir -r -a '(__fish_complete_directories)' -d "the broker's index_dir"
 complete -c holdfast -n "__fish_seen_subcommand_from salvage" -s t -l to -r -a '(__fish_complete_directories)' -d 'the new directory'
