@@ -5,6 +5,7 @@
 #include "tests/unit/test.h"
 
 #include "base/bytes.h"
+#include "base/crc32c.h"
 #include "base/sim/sim.h"
 #include "replication/leadership.h"
 
@@ -385,6 +386,34 @@ TEST("whichever operation fails, a look says so or is right")
 		node_fini(&b);
 		sim_free(sim);
 	}
+}
+
+TEST("a sign of a newer version does not keep everybody from leading for ever")
+{
+	struct leadership_sign sign = {.epoch = 7, .beat = 1, .locked = true};
+	uint8_t *block = io_buffer_alloc(IO_BLOCK);
+	struct sim *sim = world(40);
+	struct io_file *file;
+	struct node a;
+	enum leadership_verdict verdict = LEADERSHIP_WAIT;
+
+	node_init(&a, sim, "a");
+	leadership_encode(&sign, block);
+	bytes_put16(block + 8, 2);
+	bytes_put32(block + 508, crc32c(0, block, 508));
+	assert_int_equal(io_open(a.io, "data/leader.lock", IO_WRITE | IO_CREATE,
+				 &file),
+			 0);
+	assert_int_equal(io_write(file, block, IO_BLOCK, 0), 0);
+	io_close(file);
+	sim_run_for(sim, 10 * AFTER_NS);
+	(void)!leadership_look(a.l, &verdict);
+	sim_run_for(sim, 10 * AFTER_NS);
+	assert_int_equal(leadership_look(a.l, &verdict), 0);
+	assert_int_equal(verdict, LEADERSHIP_TAKE);
+	node_fini(&a);
+	io_buffer_free(block);
+	sim_free(sim);
 }
 
 TEST_MAIN()

@@ -232,4 +232,30 @@ TEST("a storage that does not answer is told by a thread that does not ask it")
 	sim_free(sim);
 }
 
+TEST("whatever write of an election fails, the next one goes well")
+{
+	for (uint64_t k = 1; k < 25; k++) {
+		struct sim_config config = sim_config_calm(k);
+		struct party *p = calloc(1, sizeof(*p));
+		struct sim_disk *disk;
+		struct sim *sim;
+
+		config.interleave_ppm = SIM_ALWAYS;
+		sim = sim_create(&config);
+		disk = sim_disk(sim, 0);
+		party_open(p, sim_node_create(sim, "a", 0), "data");
+		party_join(p, "data", "a");
+		/* For example: the claim is made, and then its first sign
+		 * cannot be written, or another has sealed it meanwhile. */
+		sim_disk_fault_at(disk, SIM_FAULT_EIO,
+				  sim_disk_mutations(disk) + k);
+		sim_run_for(sim, 10 * SECOND);
+		printf("k=%u elections=%d\n", (unsigned)k, p->elections);
+		assert_int_equal(p->elections, 1);
+		party_fini(p);
+		free(p);
+		sim_free(sim);
+	}
+}
+
 TEST_MAIN()

@@ -246,4 +246,79 @@ TEST("failed reads and allocations are told, and what comes then is right")
 	}
 }
 
+TEST("a tail says so too when its own segment is still there")
+{
+	struct pair p;
+	uint64_t key = log_segment_key(1, 2);
+
+	pair_init(&p, 8);
+	put_many(&p, 0, 3, 100);
+	sim_run_for(p.sim, 100000000);
+	assert_int_equal(follow(&p), 0);
+	/* Segment 1 holds something live; 2 does not, and goes unread. */
+	put_many(&p, 3, 120, 50000);
+	sim_run_for(p.sim, 100000000);
+	assert_int_equal(log_drop(p.h.log, &key, 1), 0);
+	assert_int_equal(follow(&p), -ENOENT);
+	pair_fini(&p);
+}
+
+TEST("a segment that a deposed leader has deleted is no failure to drop")
+{
+	struct pair p;
+	uint64_t key = log_segment_key(1, 2);
+
+	pair_init(&p, 9);
+	put_many(&p, 0, 120, 50000);
+	sim_run_for(p.sim, 100000000);
+	assert_int_equal(
+		io_unlink(p.standby, "data/segments/00000001-00000002.log"), 0);
+	assert_int_equal(log_drop(p.h.log, &key, 1), 0);
+	assert_int_equal(log_check_claim(p.h.log), 0);
+	pair_fini(&p);
+}
+
+static void other_recover(struct harness *h, struct pair *p, const char *name)
+{
+	harness_init(h, sim_node_create(p->sim, name, 0), "data");
+	assert_int_equal(log_create(&h->options, &h->log), 0);
+	assert_int_equal(log_steal(h->log), 0);
+	assert_int_equal(log_recover(h->log, NULL, NULL, NULL), 0);
+	assert_int_equal(loop_create(h->io, "journal", &h->journal), 0);
+	assert_int_equal(loop_create(h->io, "main", &h->main), 0);
+}
+
+TEST("an epoch that was deposed before it began does not hold a tail up")
+{
+	struct harness early, late;
+	struct pair p;
+
+	pair_init(&p, 10);
+	put_many(&p, 0, 5, 100);
+	sim_run_for(p.sim, 100000000);
+	assert_int_equal(follow(&p), 0);
+	/* One reads, then a frame of the first's becomes durable, then another
+	 * reads; the one that was too early writes its beginning all the same. */
+	other_recover(&early, &p, "early");
+	assert_int_equal(harness_put(&p.h, 5, 100), -E_FENCED);
+	other_recover(&late, &p, "late");
+	assert_int_equal(log_start(early.log, early.journal), -E_FENCED);
+	assert_int_equal(follow(&p), 0);
+	assert_int_equal(log_start(late.log, late.journal), 0);
+	assert_int_equal(loop_start(late.journal, NULL, NULL), 0);
+	late.started = true;
+	for (uint32_t i = 6; i < 9; i++)
+		assert_int_equal(harness_put(&late, i, 100), 0);
+	sim_run_for(p.sim, 100000000);
+	assert_int_equal(follow(&p), 0);
+	expect_seeds(&p, 9);
+	harness_close(&early, false);
+	io_free(early.io);
+	harness_fini(&early);
+	harness_close(&late, true);
+	io_free(late.io);
+	harness_fini(&late);
+	pair_fini(&p);
+}
+
 TEST_MAIN()
