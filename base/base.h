@@ -33,6 +33,16 @@ static inline uint64_t base_round_up(uint64_t n, uint64_t unit)
 	return (n + unit - 1) & ~(unit - 1);
 }
 
+/* In a loop that waits for another thread to write something. */
+static inline void base_cpu_relax(void)
+{
+#if defined(__x86_64__) || defined(__i386__)
+	__builtin_ia32_pause();
+#elif defined(__aarch64__)
+	__asm__ volatile("yield");
+#endif
+}
+
 /* Our own mistakes stop the process, in release builds too.  Bytes from a
  * disk, a peer or an operator are checked and answered with an error, never
  * asserted. */

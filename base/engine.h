@@ -59,6 +59,11 @@ struct engine_ops {
 	/* Submit what is pending, reap completions; block up to timeout_ns
 	 * (0: do not block; UINT64_MAX: until something happens). */
 	void (*wait)(struct loop *, uint64_t timeout_ns);
+	/* Submit what is pending; true when wait() would find a completion.
+	 * NULL where that cannot be seen without wait(). */
+	bool (*submit_now)(struct loop *);
+	/* The same, without submitting: cheap, no system call. */
+	bool (*has_completions)(struct loop *);
 	/* [any] End a wait() now.  Called only when the loop said that it
 	 * sleeps. */
 	void (*wake)(struct loop *);
@@ -93,6 +98,8 @@ struct loop_socket {
 	char peer[64];
 };
 
+#define LOOP_OWED_MAX 4u
+
 struct loop {
 	struct io *io;
 	char name[16];
@@ -117,6 +124,13 @@ struct loop {
 	/* owner thread */
 	struct loop_mail *mail, **mail_tail; /* taken, oldest first */
 	int task_turn; /* tasks queued now carry this value */
+	/* polling before a wait */
+	uint64_t poll_max_ns, poll_rest_until_ns;
+	unsigned short_waits; /* in a row */
+	/* posted to and still to be woken */
+	struct loop *owed[LOOP_OWED_MAX];
+	unsigned owed_count;
+	uint64_t owed_since_ns;
 };
 
 /* loop.c, for the engines and the simulator. */

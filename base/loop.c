@@ -5,11 +5,23 @@
  * is no ABA.  A sleeping loop is woken by exactly one sender: the loop
  * announces its sleep, then looks at the mailbox once more; a sender pushes,
  * then looks at the announcement.  Both are sequentially consistent, so one
- * of them sees the other. */
+ * of them sees the other.
+ *
+ * Polling.  To be woken costs tens of microseconds where processors sleep when
+ * they are idle, and so does waking.  So a loop whose last waits were short
+ * looks for work for a while before it sleeps.  It offers its processor to
+ * others all the time: when one of them takes it for long, polling costs more
+ * than it brings and stops for POLL_REST_NS. */
+#include <sched.h>
 #include <string.h>
 
 #include "base/engine.h"
 
+#define POLL_AFTER 3	       /* short waits in a row */
+#define POLL_SPIN 16	       /* looks between two offers */
+#define POLL_TAKEN_NS 50000ull /* somebody else had the processor */
+#define POLL_REST_NS 5000000ull
+#define OWED_NS 1000000ull
 #define MAIL_BUDGET 1024 /* deliveries in one iteration */
 
 /* The loop whose callbacks run on this thread. */
@@ -83,6 +95,12 @@ void loop_join(struct loop *l)
 	atomic_store(&l->started, false);
 }
 
+static void pay_owed(struct loop *l)
+{
+	while (l->owed_count)
+		wake_if_sleeping(l->owed[--l->owed_count]);
+}
+
 void loop_run(struct loop *l)
 {
 	struct loop *outer = current;
@@ -92,6 +110,7 @@ void loop_run(struct loop *l)
 	do
 		loop_iterate(l, true);
 	while (!atomic_exchange(&l->stopping, false));
+	pay_owed(l);
 	current = outer;
 	if (!was_started)
 		atomic_store(&l->started, false);
@@ -110,6 +129,12 @@ void loop_thread_main(struct loop *l)
 struct io *loop_io(struct loop *l)
 {
 	return l->io;
+}
+
+void loop_set_poll(struct loop *l, uint64_t ns)
+{
+	ASSERT(!atomic_load(&l->started));
+	l->poll_max_ns = l->io->ops->has_completions ? ns : 0;
 }
 
 const char *loop_name(const struct loop *l)
@@ -195,8 +220,8 @@ static void run_tasks(struct loop *l)
 
 /* ---- mail ---- */
 
-void loop_post_chain(struct loop *to, struct loop_mail *first,
-		     struct loop_mail *last)
+static void mailbox_push(struct loop *to, struct loop_mail *first,
+			 struct loop_mail *last)
 {
 	struct loop_mail *newest = NULL, *mail = first, *head;
 
@@ -215,12 +240,37 @@ void loop_post_chain(struct loop *to, struct loop_mail *first,
 	do
 		first->next = head;
 	while (!atomic_compare_exchange_weak(&to->mailbox, &head, newest));
+}
+
+void loop_post_chain(struct loop *to, struct loop_mail *first,
+		     struct loop_mail *last)
+{
+	mailbox_push(to, first, last);
 	wake_if_sleeping(to);
 }
 
 void loop_post(struct loop *to, struct loop_mail *mail)
 {
 	loop_post_chain(to, mail, mail);
+}
+
+void loop_post_patiently(struct loop *to, struct loop_mail *mail)
+{
+	struct loop *l = current;
+
+	if (!l || to == l) {
+		loop_post(to, mail);
+		return;
+	}
+	mailbox_push(to, mail, mail);
+	for (unsigned i = 0; i < l->owed_count; i++)
+		if (l->owed[i] == to)
+			return;
+	if (l->owed_count == LOOP_OWED_MAX)
+		pay_owed(l);
+	if (!l->owed_count)
+		l->owed_since_ns = l->now_ns;
+	l->owed[l->owed_count++] = to;
 }
 
 static void take_mail(struct loop *l)
@@ -368,6 +418,64 @@ bool loop_has_work(struct loop *l)
 		l->timers[1]->due_ns <= l->io->ops->now_ns(l->io));
 }
 
+/* ---- polling ---- */
+
+static bool has_news(struct loop *l)
+{
+	return atomic_load_explicit(&l->mailbox, memory_order_relaxed) ||
+	       l->io->ops->has_completions(l) ||
+	       atomic_load_explicit(&l->stopping, memory_order_relaxed);
+}
+
+/* True: there is something to do. */
+static bool poll_until(struct loop *l, uint64_t begun_ns, uint64_t until_ns)
+{
+	uint64_t last_ns = begun_ns, now_ns;
+
+	for (;;) {
+		for (int i = 0; i < POLL_SPIN; i++) {
+			if (has_news(l))
+				return true;
+			base_cpu_relax();
+		}
+		sched_yield();
+		now_ns = l->io->ops->now_ns(l->io);
+		if (now_ns - last_ns > POLL_TAKEN_NS) {
+			l->poll_rest_until_ns = now_ns + POLL_REST_NS;
+			l->short_waits = 0;
+			return has_news(l);
+		}
+		if (now_ns >= until_ns)
+			break;
+		last_ns = now_ns;
+	}
+	l->short_waits = 0;
+	return false;
+}
+
+/* True: there is something to do, and no need to block. */
+static bool poll_first(struct loop *l)
+{
+	uint64_t now_ns, until_ns;
+
+	if (l->short_waits < POLL_AFTER || loop_has_work(l))
+		return false;
+	if (l->io->ops->submit_now(l))
+		return true;
+	now_ns = l->io->ops->now_ns(l->io);
+	until_ns = base_min(now_ns + l->poll_max_ns, loop_next_timer_ns(l));
+	return poll_until(l, now_ns, until_ns);
+}
+
+/* A wait that began at begun_ns is over. */
+static void poll_learn(struct loop *l, uint64_t begun_ns)
+{
+	if (l->now_ns - begun_ns > l->poll_max_ns)
+		l->short_waits = 0;
+	else if (l->now_ns >= l->poll_rest_until_ns)
+		l->short_waits++;
+}
+
 /* How long wait() may block.  When it is not zero the loop is announced as
  * sleeping, and every post from then on wakes it. */
 static uint64_t prepare_sleep(struct loop *l)
@@ -376,6 +484,8 @@ static uint64_t prepare_sleep(struct loop *l)
 
 	if (loop_has_work(l))
 		return 0;
+	if (l->owed_count)
+		due_ns = base_min(due_ns, l->owed_since_ns + OWED_NS);
 	atomic_store(&l->waiting, true);
 	atomic_store(&l->sleeping, true);
 	if (atomic_load(&l->mailbox) || atomic_load(&l->stopping))
@@ -389,20 +499,27 @@ static uint64_t prepare_sleep(struct loop *l)
 void loop_iterate(struct loop *l, bool may_wait)
 {
 	struct loop *outer = current;
-	uint64_t timeout_ns = 0;
+	uint64_t timeout_ns = 0, begun_ns = 0;
 
 	current = l;
-	if (may_wait)
+	if (may_wait && !(l->poll_max_ns && poll_first(l))) {
 		timeout_ns = prepare_sleep(l);
+		if (l->poll_max_ns)
+			begun_ns = l->io->ops->now_ns(l->io);
+	}
 	if (!timeout_ns)
 		loop_woke(l);
 	l->io->ops->wait(l, timeout_ns);
+	if (timeout_ns && l->poll_max_ns)
+		poll_learn(l, begun_ns);
 	/* The simulator's wait() does not block, and leaves this to us. */
 	if (atomic_load_explicit(&l->waiting, memory_order_relaxed))
 		loop_woke(l);
 	deliver_mail(l);
 	fire_timers(l);
 	run_tasks(l);
+	if (l->owed_count && l->now_ns - l->owed_since_ns >= OWED_NS)
+		pay_owed(l);
 	current = outer;
 }
 

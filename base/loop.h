@@ -39,6 +39,13 @@ void loop_join(struct loop *);
 /* Run on the calling thread until loop_stop(). */
 void loop_run(struct loop *);
 struct io *loop_io(struct loop *);
+/* Before the loop starts: before it blocks it is to look for work again and
+ * again, for at most `ns` (0, the default: never).  What a loop waits for often
+ * comes within microseconds, and being woken costs more than that.  It does so
+ * only while that pays: when the last waits were short, and when nobody else
+ * wanted the processor meanwhile.  An idle loop blocks.  The engine may not
+ * be able to look, and then this does nothing. */
+void loop_set_poll(struct loop *, uint64_t ns);
 const char *loop_name(const struct loop *);
 /* True on the loop's thread (and always when it has no thread yet). */
 int loop_is_current(const struct loop *);
@@ -79,6 +86,11 @@ void loop_post(struct loop *to, struct loop_mail *);
 /* [any] A chain first→…→last linked by next, with one wake-up. */
 void loop_post_chain(struct loop *to, struct loop_mail *first,
 		     struct loop_mail *last);
+/* The same as loop_post(), but a receiver that sleeps is woken about a
+ * millisecond later: for what nobody waits for, so that the system call is off
+ * the way of those who do wait, and one is enough for many.  From outside of a
+ * loop's thread: loop_post(). */
+void loop_post_patiently(struct loop *to, struct loop_mail *);
 
 /* ---- timers ---- */
 

@@ -335,15 +335,39 @@ static void check_enter(int r)
 	       r == -EBUSY);
 }
 
-static void uring_wait(struct loop *l, uint64_t timeout_ns)
+static void submit_pending(struct uring_loop *u)
 {
-	struct uring_loop *u = uring_loop(l);
-
 	if (!u->enabled)
 		enable(u);
 	submit_backlog(u);
 	submit_cancels(u);
 	submit_wake(u);
+}
+
+static bool uring_has_completions(struct loop *l)
+{
+	struct io_uring *ring = &uring_loop(l)->ring;
+
+	return io_uring_cq_ready(ring) ||
+	       (IO_URING_READ_ONCE(*ring->sq.kflags) &
+		(IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW));
+}
+
+static bool uring_submit_now(struct loop *l)
+{
+	struct uring_loop *u = uring_loop(l);
+
+	submit_pending(u);
+	check_enter(enter_now(&u->ring));
+	return u->backlog || !u->wake_posted || posix_net_has_ready(l) ||
+	       uring_has_completions(l);
+}
+
+static void uring_wait(struct loop *l, uint64_t timeout_ns)
+{
+	struct uring_loop *u = uring_loop(l);
+
+	submit_pending(u);
 	if (u->backlog || !u->wake_posted || posix_net_has_ready(l))
 		timeout_ns = 0;
 	check_enter(enter(&u->ring, timeout_ns));
@@ -482,6 +506,8 @@ static const struct engine_ops uring_ops = {
 	.loop_join = posix_net_loop_join,
 	.submit = uring_submit,
 	.wait = uring_wait,
+	.submit_now = uring_submit_now,
+	.has_completions = uring_has_completions,
 	.wake = uring_wake,
 	.listen = posix_net_listen,
 	.adopt = posix_net_adopt,

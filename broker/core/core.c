@@ -39,7 +39,7 @@ void shard_append_flush(struct shard *s)
 	if (s->core->null_sink)
 		shard_append_nowhere(s, first);
 	else
-		log_append(s->core->log, first, s->appends_last);
+		log_append_here(s->core->log, s->loop, first, s->appends_last);
 }
 
 static void shard_append_task(struct loop_task *task)

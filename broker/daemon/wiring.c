@@ -31,6 +31,8 @@
 #include "replication/member.h"
 
 #define SHARDS_MAX 64u
+/* A synced write takes less on what a broker should run on. */
+#define POLL_NS 250000ull
 #define LIVE_NS 10000000000ull
 #define INDEXES_MAX 16u
 #define LISTEN_RETRY_NS 1000000000ull
@@ -189,8 +191,8 @@ static int failed(int err, const char *event, const char *why)
 	return err;
 }
 
-/* [journal] The store bounds what it has not taken in; where it falls behind,
- * the journal thread is the one that can slow everybody down. */
+/* [journal or shard] The store bounds what it has not taken in; where it falls
+ * behind, the thread that commits is the one that can slow everybody down. */
 static void on_committed(void *ctx, struct log_batch *batch)
 {
 	struct wiring *w = ctx;
@@ -396,8 +398,12 @@ static int make_loops(struct wiring *w)
 		err = loop_create(w->io, name, &w->shards[w->shard_count]);
 		w->shard_count += !err;
 	}
-	return err ? failed(err, "no-threads", "an event loop cannot be made")
-		   : 0;
+	if (err)
+		return failed(err, "no-threads",
+			      "an event loop cannot be made");
+	for (unsigned i = 0; i < w->shard_count; i++)
+		loop_set_poll(w->shards[i], POLL_NS);
+	return 0;
 }
 
 static int make_core(struct wiring *w)

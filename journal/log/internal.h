@@ -218,7 +218,7 @@ void log_writer_free(struct log_writer *); /* NULL-safe */
 MUST_CHECK int log_writer_start(struct log_writer *);
 /* Once log->loop is set: tells committed() of EPOCH-START, soon. */
 void log_writer_begin(struct log_writer *);
-/* [journal] Fail everything; calls failed(). */
+/* [journal] Fail everything, soon. */
 void log_writer_latched(struct log_writer *);
 
 /* ---- walk.c ---- */

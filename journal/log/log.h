@@ -109,7 +109,8 @@ struct log_options {
 	 * room, small segments and checkpoints, may use all that is free. */
 	uint64_t reserve_bytes;
 	unsigned disk_max_use_percent;
-	/* [journal] Takes the batch.  Runs after the claim check and before
+	/* [journal, or a loop of log_append_here(); one at a time] Takes the
+	 * batch.  Runs after the claim check and before
 	 * any note of these records is posted.  Batches have no gap in LSN;
 	 * the first is EPOCH_START's, as soon as the loop runs.  May be NULL.
 	 */
@@ -221,6 +222,13 @@ struct log_append {
  * delivered exactly once, later, never from inside this call. */
 void log_append(struct log *, struct log_append *first,
 		struct log_append *last);
+
+/* The same from a loop that does nothing for long: when a little is appended
+ * while nothing else is being written, this loop writes and commits it itself,
+ * without a hand-over to the journal thread and back. [here]  The loop must go
+ * on until log_stop() has said that it is done, and end before log_free(). */
+void log_append_here(struct log *, struct loop *here, struct log_append *first,
+		     struct log_append *last);
 
 /* [any] Bytes queued or in flight; for back-pressure. */
 uint64_t log_backlog_bytes(const struct log *);

@@ -1,4 +1,14 @@
-/* journal/log/writer.c: group commit, on the journal thread.
+/* journal/log/writer.c: group commit.
+ *
+ * Who operates.  The writer belongs to one thread at a time, which enters it
+ * and leaves it again; nobody waits for that.  Mostly it is the journal thread.
+ * A loop that appends a little while nothing is being written enters by itself
+ * (log_append_here()): it builds the frame, writes it with its own loop, and
+ * commits it when that is done, which saves a lone publisher two hand-overs.
+ * Everything else (segments, timers, failures, stopping, large frames) is left
+ * to the journal thread.  Who comes in vain says so, and whoever is leaving
+ * then has the journal thread look again: so nothing that has arrived is
+ * overlooked.
  *
  * Appends arrive in one atomic stack and wait in a queue.  What waits when a
  * write completes is the next frame: no timer, no fixed size.  While a write
@@ -21,11 +31,61 @@
 #include "journal/log/writer.h"
 
 #define GATHER_BYTES (32u * 1024u)
+#define HERE_BYTES (16u * 1024u) /* a loop that appends writes by itself */
 #define LARGE_FRAME_BYTES (192u * 1024u)
 #define IDLE_NS 10000000ull
 #define FIRST_SEGMENT_BYTES (8u * 1024u * 1024u)
 #define NOTE_CHAIN_COUNT 32
 #define EPOCH_START_META_BYTES (12u + LOG_CHAIN_BYTES)
+
+/* ---- who operates ---- */
+
+static void writer_call_journal(struct log_writer *w)
+{
+	if (!atomic_exchange(&w->pump_posted, true))
+		loop_post(w->log->loop, &w->pump_mail);
+}
+
+static bool writer_try_enter(struct log_writer *w, struct loop *on)
+{
+	if (atomic_exchange(&w->entered, true))
+		return false;
+	w->on = on;
+	return true;
+}
+
+/* False: whoever has entered will have the journal thread look. */
+static bool writer_enter(struct log_writer *w, struct loop *on)
+{
+	if (writer_try_enter(w, on))
+		return true;
+	atomic_store(&w->again, true);
+	return writer_try_enter(w, on);
+}
+
+static void writer_leave(struct log_writer *w)
+{
+	w->on = NULL;
+	atomic_store(&w->entered, false);
+	if (atomic_load(&w->again) && atomic_exchange(&w->again, false))
+		writer_call_journal(w);
+}
+
+static void pump_called(struct loop_mail *mail)
+{
+	struct log_writer *w = container_of(mail, struct log_writer, pump_mail);
+
+	atomic_store(&w->pump_posted, false);
+	loop_defer(w->log->loop, &w->pump);
+}
+
+static void idle_called(struct loop_mail *mail)
+{
+	struct log_writer *w = container_of(mail, struct log_writer, idle_mail);
+
+	atomic_store(&w->idle_posted, false);
+	loop_defer(w->log->loop, &w->pump);
+}
 
 /* ---- telling ---- */
 
@@ -119,6 +179,24 @@ static void writer_ask_next(struct log_writer *w)
 		log_prepare_need(w->log->prepare);
 }
 
+/* writer_ask_next() has something to do. */
+static bool writer_needs_next(const struct log_writer *w)
+{
+	uint64_t bytes = w->sink->header.bytes;
+
+	switch (w->next_state) {
+	case NEXT_NONE:
+		return w->offset >= bytes / 4 ||
+		       bytes < w->log->options.segment_bytes;
+	case NEXT_ASKED:
+		return bytes - w->offset <
+		       base_max(bytes / 8, 2 * LOG_FRAME_BYTES_MAX);
+	case NEXT_READY:
+		break;
+	}
+	return false;
+}
+
 static int writer_use(struct log_writer *w, struct log_sink *sink)
 {
 	int err = log_segment_register(w->log, &sink->header, w->next_lsn, 0,
@@ -170,7 +248,7 @@ static void slot_submit(struct log_writer *w, struct log_slot *s)
 	w->slot_count++;
 	w->ops_in_flight++;
 	log->stats.syncs++;
-	loop_write_durable(log->loop, &s->op, s->sink->file, s->buf,
+	loop_write_durable(w->on, &s->op, s->sink->file, s->buf,
 			   s->frame.stored_len, s->frame.offset);
 }
 
@@ -181,18 +259,18 @@ static struct log_slot *slot_next(struct log_writer *w)
 	return &w->slots[(w->slot_head + w->slot_count) % n];
 }
 
-static void slot_written(struct loop_op *op, int res)
-{
-	struct log_slot *s = container_of(op, struct log_slot, op);
-	struct log_writer *w = s->writer;
+static void slot_written(struct loop_op *op, int res);
 
-	ASSERT(s->state == SLOT_WRITING);
+/* Its write is over. */
+static void slot_collect(struct log_writer *w, struct log_slot *s)
+{
+	atomic_store_explicit(&s->over, false, memory_order_relaxed);
 	w->ops_in_flight--;
 	s->sink->in_flight--;
 	s->state = SLOT_WRITTEN;
-	if (res != (int)s->frame.stored_len) {
+	if (s->res != (int)s->frame.stored_len) {
 		char path[LOG_PATH_BYTES];
-		int err = res < 0 ? res : -EIO;
+		int err = s->res < 0 ? s->res : -EIO;
 
 		log_segment_path(w->log->options.dir, s->frame.segment, path);
 		log_latch(w->log, err,
@@ -202,7 +280,19 @@ static void slot_written(struct loop_op *op, int res)
 			  err_str(err));
 	}
 	sink_unref(s->sink);
-	loop_defer(w->log->loop, &w->pump);
+}
+
+static void writer_collect(struct log_writer *w)
+{
+	unsigned n = w->log->options.frames_in_flight;
+
+	for (unsigned i = 0; i < w->slot_count; i++) {
+		struct log_slot *s = &w->slots[(w->slot_head + i) % n];
+
+		if (s->state == SLOT_WRITING &&
+		    atomic_load_explicit(&s->over, memory_order_acquire))
+			slot_collect(w, s);
+	}
 }
 
 static void stats_commit(struct log *log, const struct log_slot *s,
@@ -336,23 +426,23 @@ static void idle_fire(struct loop_timer *timer)
 	struct log_writer *w =
 		container_of(timer, struct log_writer, idle_timer);
 
-	uint64_t quiet_ns = io_now_ns(w->log->io) - w->commit_ns;
-
-	if (w->log->latched || !writer_is_quiet(w) || !w->idle_wanted)
-		return;
-	if (quiet_ns < IDLE_NS)
-		loop_timer_set(w->log->loop, timer, IDLE_NS - quiet_ns);
-	else
-		writer_idle_mark(w);
+	w->idle_due = true;
+	loop_defer(w->log->loop, &w->pump);
 }
 
-static void writer_stopped(struct log_writer *w)
+static void writer_idle_fired(struct log_writer *w)
 {
-	void (*done)(void *ctx) = w->stop_done;
+	uint64_t quiet_ns = io_now_ns(w->log->io) - w->commit_ns;
 
-	w->stop_done = NULL;
-	loop_timer_cancel(w->log->loop, &w->idle_timer);
-	done(w->stop_ctx);
+	w->idle_armed = false;
+	if (w->log->latched || !writer_is_quiet(w) || !w->idle_wanted)
+		return;
+	if (quiet_ns >= IDLE_NS) {
+		writer_idle_mark(w);
+		return;
+	}
+	w->idle_armed = true;
+	loop_timer_set(w->log->loop, &w->idle_timer, IDLE_NS - quiet_ns);
 }
 
 /* EPOCH-START is committed without the loop; the loop tells of it, at once,
@@ -369,57 +459,6 @@ static void writer_tell_start(struct log_writer *w)
 	w->log->options.committed(w->log->options.ctx, batch);
 	if (!w->log->latched && !w->stopping)
 		writer_ask_next(w);
-}
-
-static void writer_pump(struct loop_task *task)
-{
-	struct log_writer *w = container_of(task, struct log_writer, pump);
-
-	writer_tell_start(w);
-	if (!w->log->latched) {
-		writer_commit(w);
-		if (!w->log->latched)
-			writer_write(w);
-	}
-	if (w->log->latched) {
-		/* The mail that fails everything is on its way or has been. */
-		if (w->stop_done && w->failed && !w->ops_in_flight)
-			writer_stopped(w);
-		return;
-	}
-	if (!writer_is_quiet(w))
-		return;
-	if (!w->stop_done) {
-		if (w->idle_wanted && !w->idle_timer.heap_index)
-			loop_timer_set(w->log->loop, &w->idle_timer, IDLE_NS);
-		return;
-	}
-	if (w->idle_wanted)
-		writer_idle_mark(w);
-	if (writer_is_quiet(w) && !w->log->latched)
-		writer_stopped(w);
-}
-
-void log_writer_nudge(struct log *log)
-{
-	loop_defer(log->loop, &log->writer->pump);
-}
-
-void log_writer_prepared(struct log *log, struct log_sink *sink, int err)
-{
-	struct log_writer *w = log->writer;
-
-	if (err) {
-		log_latch(log, err,
-			  "cannot make the next segment in %s/segments (%s): "
-			  "check the disk, then start again to recover",
-			  log->options.dir, err_str(err));
-		return;
-	}
-	ASSERT(w->next_state == NEXT_ASKED);
-	w->next = sink;
-	w->next_state = NEXT_READY;
-	loop_defer(log->loop, &w->pump);
 }
 
 /* ---- taking appends ---- */
@@ -443,15 +482,15 @@ static int latched_err(struct log *log)
 	return log->latched == -E_FENCED ? -E_FENCED : -E_LATCHED;
 }
 
-/* The stack is emptied here and nowhere else: a push that finds it empty
- * posts the mail, so the mail is posted exactly once for each emptying. */
-static void incoming_delivered(struct loop_mail *mail)
+/* The stack is emptied here and nowhere else.  Who pushes onto an empty one
+ * sees to it that this comes: by himself, or by mail to the journal thread.  So
+ * it comes exactly once for each time, and the mail is never posted twice. */
+static void writer_take_incoming(struct log_writer *w)
 {
-	struct log *log = container_of(mail, struct log, incoming_mail);
-	struct log_writer *w = log->writer;
-	struct log_append *a = atomic_exchange(&log->incoming, NULL);
+	struct log *log = w->log;
+	struct log_append *a =
+		append_reverse(atomic_exchange(&log->incoming, NULL));
 
-	a = append_reverse(a);
 	if (w->failed) {
 		struct note_chains notes = {.count = 0};
 
@@ -464,11 +503,227 @@ static void incoming_delivered(struct loop_mail *mail)
 		w->waiting_bytes += log_append_bytes(a);
 		w->waiting_tail = &a->next;
 	}
+}
+
+static void incoming_delivered(struct loop_mail *mail)
+{
+	struct log *log = container_of(mail, struct log, incoming_mail);
+
+	log->writer->incoming_due = true;
+	loop_defer(log->loop, &log->writer->pump);
+}
+
+/* ---- on the journal thread ---- */
+
+/* Fail everything. */
+static void writer_fail(struct log_writer *w)
+{
+	unsigned n = w->log->options.frames_in_flight;
+	struct note_chains notes = {.count = 0};
+	int err = latched_err(w->log);
+
+	w->failed = true;
+	for (unsigned i = 0; i < w->slot_count; i++) {
+		struct log_slot *s = &w->slots[(w->slot_head + i) % n];
+
+		writer_tell(w, s->first, err, &notes);
+		s->first = s->last = NULL;
+	}
+	writer_tell(w, w->waiting, err, &notes);
+	w->waiting = NULL;
+	w->waiting_tail = &w->waiting;
+	w->waiting_bytes = 0;
+	notes_post(&notes);
+	loop_timer_cancel(w->log->loop, &w->idle_timer);
+}
+
+static void writer_take_prepared(struct log_writer *w)
+{
+	ASSERT(w->next_state == NEXT_ASKED);
+	w->next = w->prepared;
+	w->prepared = NULL;
+	w->next_state = NEXT_READY;
+}
+
+/* What has come to this thread since it was last here. */
+static void writer_take_arrived(struct log_writer *w)
+{
+	if (w->latch_due)
+		writer_fail(w);
+	if (w->incoming_due)
+		writer_take_incoming(w);
+	if (w->prepared)
+		writer_take_prepared(w);
+	w->latch_due = w->incoming_due = false;
+	w->stopping |= w->stop_done != NULL;
+}
+
+/* True: everything is over, for a log that is to stop. */
+static bool writer_work(struct log_writer *w)
+{
+	writer_take_arrived(w);
+	writer_tell_start(w);
+	writer_collect(w);
+	if (!w->log->latched) {
+		writer_commit(w);
+		if (!w->log->latched)
+			writer_write(w);
+	}
+	if (w->log->latched) /* The mail that fails everything is on its way or
+				has been. */
+		return w->stopping && w->failed && !w->ops_in_flight;
+	if (w->next_due)
+		writer_ask_next(w);
+	w->next_due = false;
+	if (w->idle_due)
+		writer_idle_fired(w);
+	w->idle_due = false;
+	if (w->stopping) {
+		if (writer_is_quiet(w) && w->idle_wanted)
+			writer_idle_mark(w);
+		return writer_is_quiet(w) && !w->log->latched;
+	}
+	if (writer_is_quiet(w) && w->idle_wanted)
+		w->idle_armed = true;
+	if (w->idle_armed && !w->idle_timer.heap_index)
+		loop_timer_set(w->log->loop, &w->idle_timer, IDLE_NS);
+	return false;
+}
+
+static void writer_pump(struct loop_task *task)
+{
+	struct log_writer *w = container_of(task, struct log_writer, pump);
+	void (*done)(void *ctx) = NULL;
+
+	if (!writer_enter(w, w->log->loop))
+		return;
+	if (writer_work(w)) {
+		done = w->stop_done;
+		w->stop_done = NULL;
+		loop_timer_cancel(w->log->loop, &w->idle_timer);
+	}
+	writer_leave(w);
+	if (done)
+		done(w->stop_ctx);
+}
+
+void log_writer_nudge(struct log *log)
+{
+	loop_defer(log->loop, &log->writer->pump);
+}
+
+void log_writer_latched(struct log_writer *w)
+{
+	w->latch_due = true;
+	loop_defer(w->log->loop, &w->pump);
+}
+
+void log_writer_prepared(struct log *log, struct log_sink *sink, int err)
+{
+	struct log_writer *w = log->writer;
+
+	if (err) {
+		log_latch(log, err,
+			  "cannot make the next segment in %s/segments (%s): "
+			  "check the disk, then start again to recover",
+			  log->options.dir, err_str(err));
+		return;
+	}
+	ASSERT(!w->prepared);
+	w->prepared = sink;
 	loop_defer(log->loop, &w->pump);
 }
 
-void log_append(struct log *log, struct log_append *first,
-		struct log_append *last)
+void log_stop(struct log *log, void (*done)(void *ctx), void *ctx)
+{
+	struct log_writer *w = log->writer;
+
+	ASSERT(loop_is_current(log->loop) && !w->stop_done);
+	w->stop_done = done;
+	w->stop_ctx = ctx;
+	loop_defer(log->loop, &w->pump);
+}
+
+/* ---- on a loop that appends ---- */
+
+/* What waits is little, and the segment has room for it. */
+static bool writer_fits_here(const struct log_writer *w)
+{
+	return w->waiting_bytes <= HERE_BYTES &&
+	       w->waiting_bytes <= log_build_room(w, LOG_FRAME_BYTES_MAX);
+}
+
+static void writer_write_here(struct log_writer *w)
+{
+	struct log_slot *s = slot_next(w);
+	int err = log_build_waiting(w, s);
+
+	if (err) {
+		log_latch(w->log, err, "cannot build a frame (%s)",
+			  err_str(err));
+		return;
+	}
+	slot_submit(w, s);
+	w->next_due |= writer_needs_next(w);
+}
+
+/* Whatever is not done here is for the journal thread. */
+static void writer_go_on_here(struct log_writer *w)
+{
+	bool leave_it = w->log->latched || w->failed || w->stopping;
+
+	if (!leave_it && w->waiting && !w->slot_count && writer_fits_here(w))
+		writer_write_here(w);
+	if (leave_it || w->next_due || (w->waiting && !writer_is_full(w))) {
+		writer_call_journal(w);
+	} else if (writer_is_quiet(w) && w->idle_wanted && !w->idle_armed) {
+		w->idle_armed = true;
+		if (!atomic_exchange(&w->idle_posted, true))
+			loop_post_patiently(w->log->loop, &w->idle_mail);
+	}
+}
+
+static void slot_written(struct loop_op *op, int res)
+{
+	struct log_slot *s = container_of(op, struct log_slot, op);
+	struct log_writer *w = s->writer;
+	struct loop *here = op->loop;
+
+	s->res = res;
+	atomic_store_explicit(&s->over, true, memory_order_release);
+	if (here == w->log->loop) {
+		loop_defer(here, &w->pump);
+		return;
+	}
+	if (!writer_enter(w, here))
+		return;
+	writer_collect(w);
+	if (!w->log->latched && !w->failed)
+		writer_commit(w);
+	writer_go_on_here(w);
+	writer_leave(w);
+}
+
+/* False: it is for the journal thread to take what has been pushed. */
+static bool writer_append_here(struct log_writer *w, struct loop *here)
+{
+	if (!writer_try_enter(w, here))
+		return false;
+	if (w->log->latched || w->failed || w->stopping || w->start_batch) {
+		writer_leave(w);
+		return false;
+	}
+	writer_take_incoming(w);
+	writer_go_on_here(w);
+	writer_leave(w);
+	return true;
+}
+
+/* ---- appending ---- */
+
+/* Returns whether nothing was there. */
+static bool incoming_push(struct log *log, struct log_append *first,
+			  struct log_append *last)
 {
 	struct log_append *head;
 	uint64_t bytes = 0;
@@ -487,42 +742,23 @@ void log_append(struct log *log, struct log_append *first,
 	do
 		first->next = head;
 	while (!atomic_compare_exchange_weak(&log->incoming, &head, last));
-	if (!head)
+	return !head;
+}
+
+void log_append(struct log *log, struct log_append *first,
+		struct log_append *last)
+{
+	if (incoming_push(log, first, last))
 		loop_post(log->loop, &log->incoming_mail);
 }
 
-void log_writer_latched(struct log_writer *w)
+void log_append_here(struct log *log, struct loop *here,
+		     struct log_append *first, struct log_append *last)
 {
-	struct log *log = w->log;
-	unsigned n = log->options.frames_in_flight;
-	struct note_chains notes = {.count = 0};
-	int err = latched_err(log);
-
-	w->failed = true;
-	for (unsigned i = 0; i < w->slot_count; i++) {
-		struct log_slot *s = &w->slots[(w->slot_head + i) % n];
-
-		writer_tell(w, s->first, err, &notes);
-		s->first = s->last = NULL;
-	}
-	writer_tell(w, w->waiting, err, &notes);
-	w->waiting = NULL;
-	w->waiting_tail = &w->waiting;
-	w->waiting_bytes = 0;
-	notes_post(&notes);
-	loop_timer_cancel(log->loop, &w->idle_timer);
-	loop_defer(log->loop, &w->pump);
-}
-
-void log_stop(struct log *log, void (*done)(void *ctx), void *ctx)
-{
-	struct log_writer *w = log->writer;
-
-	ASSERT(loop_is_current(log->loop) && !w->stopping);
-	w->stopping = true;
-	w->stop_done = done;
-	w->stop_ctx = ctx;
-	loop_defer(log->loop, &w->pump);
+	ASSERT(loop_is_current(here));
+	if (incoming_push(log, first, last) &&
+	    !writer_append_here(log->writer, here))
+		loop_post(log->loop, &log->incoming_mail);
 }
 
 /* ---- life ---- */
@@ -537,6 +773,8 @@ int log_writer_create(struct log *log, struct log_writer **ret)
 	w->log = log;
 	w->waiting_tail = &w->waiting;
 	w->pump.run = writer_pump;
+	w->pump_mail.deliver = pump_called;
+	w->idle_mail.deliver = idle_called;
 	w->idle_timer.fire = idle_fire;
 	w->next_lsn = log->start.lsn;
 	w->durable_lsn = log->start.lsn;
@@ -576,6 +814,7 @@ void log_writer_free(struct log_writer *w)
 	}
 	log_batch_free(w->start_batch);
 	compress_free(w->compress);
+	log_sink_close(w->prepared);
 	log_sink_close(w->next);
 	log_sink_close(w->sink);
 	io_buffer_free(w->plain);

@@ -1,5 +1,8 @@
 /* journal/log/writer.h: the writer's state, shared by writer.c, which decides
- * when and where, and build.c, which makes the bytes.  Journal thread. */
+ * when and where, and build.c, which makes the bytes.
+ *
+ * Thread: whoever has entered the writer (writer.c) owns all of it but what is
+ * marked: the journal thread, or a loop that has appended. */
 #ifndef JOURNAL_LOG_WRITER_H
 #define JOURNAL_LOG_WRITER_H
 
@@ -11,6 +14,8 @@ struct log_slot {
 	struct loop_op op;
 	struct log_writer *writer;
 	enum log_slot_state state;
+	int res;	   /* of the write, once it is over; */
+	_Atomic bool over; /* both by the loop that wrote */
 	struct log_sink *sink;
 	struct log_frame frame;
 	uint8_t *buf; /* LOG_FRAME_BYTES_MAX */
@@ -47,12 +52,26 @@ struct log_writer {
 	uint32_t next_sequence;
 
 	struct log_batch *start_batch; /* EPOCH-START, until it is told */
-	struct loop_task pump;
-	struct loop_timer idle_timer;
-	uint64_t commit_ns; /* of the last commit */
-	bool idle_wanted;   /* it was not an idle mark */
+	uint64_t commit_ns;	       /* of the last commit */
+	bool idle_wanted;	       /* it was not an idle mark */
+	bool idle_armed; /* the timer runs, or the journal thread will see
+			    to it */
+	bool next_due;	 /* the journal thread is to see to the segment */
 	bool failed;
 	bool stopping;
+	struct loop *on; /* of who has entered */
+
+	/* any thread */
+	_Atomic bool entered;
+	_Atomic bool again; /* somebody came in vain meanwhile */
+	struct loop_mail pump_mail, idle_mail;
+	_Atomic bool pump_posted, idle_posted;
+
+	/* journal thread; what has come there and waits for the pump */
+	struct loop_task pump;
+	struct loop_timer idle_timer;
+	bool incoming_due, latch_due, idle_due;
+	struct log_sink *prepared;
 	void (*stop_done)(void *ctx);
 	void *stop_ctx;
 };

@@ -639,7 +639,7 @@ static void wake(struct store *s)
 	struct loop *loop = s->loop;
 
 	if (loop && !atomic_exchange(&s->posted, true))
-		loop_post(loop, &s->mail);
+		loop_post_patiently(loop, &s->mail);
 }
 
 int store_take(struct store *s, struct log_batch *b)

@@ -425,6 +425,12 @@ void log_append(struct log *log, struct log_append *first,
 	twin_post_commit();
 }
 
+void log_append_here(struct log *log, struct loop *here,
+		     struct log_append *first, struct log_append *last)
+{
+	log_append(log, first, last);
+}
+
 int log_has_space(const struct log *log)
 {
 	return !twin.no_space;

@@ -23,14 +23,16 @@ struct harness {
 	struct log *log;
 	struct log_options options;
 	uint64_t tiny_segment_bytes; /* below what options allow; 0: unset */
-	bool started, stopped;
+	bool started;
+	_Atomic bool stopped;
+	bool here; /* the main loop writes by itself where it may */
 	bool (*is_dead)(void *ctx); /* the simulator's kill */
 	void *is_dead_ctx;
 	int pending; /* notes not delivered yet */
 	_Atomic int failed_err;
 	_Atomic int failed_count;
 	char failed_why[LOG_WHY_BYTES];
-	/* what committed() has told; journal thread */
+	/* what committed() has told */
 	uint64_t committed_lsn;
 	int batch_gaps;
 	pthread_mutex_t end_lock; /* of the one below */
@@ -162,6 +164,8 @@ static inline void harness_stopped(void *ctx)
 
 	h->stopped = true;
 	loop_stop(h->journal);
+	if (h->here)
+		loop_stop(h->main);
 }
 
 struct harness_stop {
@@ -185,6 +189,10 @@ static inline void harness_close(struct harness *h, bool clean)
 	if (h->started) {
 		if (clean)
 			loop_post(h->journal, &stop.mail);
+		/* A write that the main loop began is its to end. */
+		while (clean && h->here && !h->stopped &&
+		       !(h->is_dead && h->is_dead(h->is_dead_ctx)))
+			loop_run(h->main);
 		loop_join(h->journal);
 	}
 	log_free(h->log);
@@ -246,7 +254,10 @@ harness_append_new(struct harness *h, uint32_t seed, uint32_t body_len)
 static inline void harness_send(struct harness *h, struct harness_append *a)
 {
 	h->pending++;
-	log_append(h->log, &a->append, &a->append);
+	if (h->here && a->seed % 4 != 3)
+		log_append_here(h->log, h->main, &a->append, &a->append);
+	else
+		log_append(h->log, &a->append, &a->append);
 }
 
 static inline void harness_wait(struct harness *h)

@@ -76,6 +76,120 @@ BOTH("what was acknowledged is there after a restart, in order")
 	harness_fini(&h);
 }
 
+/* ---- several loops that append ---- */
+
+#define WRITERS 3
+#define WRITER_APPENDS 400u
+
+struct appender {
+	struct harness *h;
+	struct loop *loop;
+	struct loop_mail mail; /* begin, then over */
+	struct harness_append *a;
+	uint32_t sent, wrong;
+	uint64_t lsn;
+	bool here;
+};
+
+static struct appender appenders[WRITERS];
+
+static void appender_over(struct loop_mail *mail)
+{
+	struct appender *p = container_of(mail, struct appender, mail);
+
+	if (--p->h->pending == 0)
+		loop_stop(p->h->main);
+}
+
+static void appender_note(struct loop_mail *mail);
+
+/* Small ones, and some that are too large to be written here. */
+static void appender_send(struct appender *p)
+{
+	uint32_t index = (uint32_t)(p - appenders);
+	uint32_t bytes = p->sent % 50 == 7 ? 40000 : p->sent * 13 % 2000;
+
+	p->a = harness_append_new(p->h, p->sent * WRITERS + index, bytes);
+	p->a->note.to = p->loop;
+	p->a->note.mail.deliver = appender_note;
+	p->sent++;
+	if (p->here)
+		log_append_here(p->h->log, p->loop, &p->a->append,
+				&p->a->append);
+	else
+		log_append(p->h->log, &p->a->append, &p->a->append);
+}
+
+static void appender_note(struct loop_mail *mail)
+{
+	struct log_note *note = container_of(mail, struct log_note, mail);
+	struct harness_append *a =
+		container_of(note, struct harness_append, note);
+	struct appender *p = &appenders[a->seed % WRITERS];
+
+	if (a->append.err || a->append.lsn <= p->lsn)
+		p->wrong++;
+	p->lsn = a->append.lsn;
+	free(a);
+	if (p->sent < WRITER_APPENDS) {
+		appender_send(p);
+		return;
+	}
+	p->a = NULL;
+	p->mail.deliver = appender_over;
+	loop_post(p->h->main, &p->mail);
+}
+
+static void appender_begin(struct loop_mail *mail)
+{
+	appender_send(container_of(mail, struct appender, mail));
+}
+
+BOTH("loops that write by themselves and the journal thread make one log")
+{
+	bool found[WRITERS * WRITER_APPENDS] = {0};
+	struct harness h;
+	struct harness_stop stop = {.mail.deliver = harness_stop_mail, .h = &h};
+
+	harness_init(&h, io, test_directory());
+	assert_int_equal(harness_open(&h), 0);
+	h.pending = WRITERS;
+	for (int i = 0; i < WRITERS; i++) {
+		appenders[i] = (struct appender){
+			.h = &h,
+			.loop = engines_loop(io),
+			.mail.deliver = appender_begin,
+			.here = i > 0,
+		};
+		assert_int_equal(loop_start(appenders[i].loop, NULL, NULL), 0);
+		loop_post(appenders[i].loop, &appenders[i].mail);
+	}
+	harness_wait(&h);
+	/* Nothing of a loop goes while another may still be waking it. */
+	loop_post(h.journal, &stop.mail);
+	loop_join(h.journal);
+	for (int i = 0; i < WRITERS; i++) {
+		loop_stop(appenders[i].loop);
+		loop_join(appenders[i].loop);
+		loop_free(appenders[i].loop);
+		assert_int_equal(appenders[i].wrong, 0);
+	}
+	harness_close(&h, false);
+	assert_int_equal(h.batch_gaps, 0);
+	assert_int_equal(h.failed_count, 0);
+
+	reopen(&h);
+	assert_int_equal(seen.wrong, 0);
+	assert_int_equal(seen.count, WRITERS * WRITER_APPENDS);
+	for (uint32_t i = 0; i < seen.count; i++) {
+		assert_true(seen.seeds[i] < ARRAY_COUNT(found));
+		assert_false(found[seen.seeds[i]]);
+		found[seen.seeds[i]] = true;
+	}
+	harness_close(&h, true);
+	harness_fini(&h);
+}
+
 BOTH("compressed bodies come back expanded")
 {
 	struct harness h;

@@ -109,12 +109,13 @@ static void ball_deliver(struct loop_mail *mail)
 	loop_post(ball->side[ball->turns % 2], mail);
 }
 
-BOTH("two loops that answer each other never miss a wake-up")
+static void ball_play(struct io *io, uint64_t poll_ns)
 {
 	struct ball ball = {.mail.deliver = ball_deliver, .turns = 20000};
 
 	for (int i = 0; i < 2; i++) {
 		ball.side[i] = engines_loop(io);
+		loop_set_poll(ball.side[i], poll_ns);
 		assert_int_equal(loop_start(ball.side[i], NULL, NULL), 0);
 	}
 	loop_post(ball.side[0], &ball.mail);
@@ -123,6 +124,135 @@ BOTH("two loops that answer each other never miss a wake-up")
 	assert_int_equal(ball.turns, 0);
 	for (int i = 0; i < 2; i++)
 		loop_free(ball.side[i]);
+}
+
+BOTH("two loops that answer each other never miss a wake-up")
+{
+	ball_play(io, 0);
+}
+
+BOTH("two loops that poll before they sleep never miss a wake-up")
+{
+	ball_play(io, 30000);
+	ball_play(io, 10000000);
+}
+
+/* Posts to `to` and has nothing more to do, so that it falls asleep. */
+struct patient {
+	struct loop_mail mail;
+	struct loop *from, *to;
+	unsigned turns;
+};
+
+static void patient_arrived(struct loop_mail *mail);
+
+static void patient_post(struct loop_mail *mail)
+{
+	struct patient *p = container_of(mail, struct patient, mail);
+
+	p->mail.deliver = patient_arrived;
+	loop_post_patiently(p->to, &p->mail);
+}
+
+static void patient_arrived(struct loop_mail *mail)
+{
+	struct patient *p = container_of(mail, struct patient, mail);
+
+	if (!--p->turns) {
+		loop_stop(p->from);
+		loop_stop(p->to);
+		return;
+	}
+	p->mail.deliver = patient_post;
+	loop_post(p->from, &p->mail);
+}
+
+BOTH("a loop that sleeps is woken for patient mail, too")
+{
+	struct patient p = {.mail.deliver = patient_post, .turns = 50};
+
+	p.from = engines_loop(io);
+	p.to = engines_loop(io);
+	assert_int_equal(loop_start(p.from, NULL, NULL), 0);
+	assert_int_equal(loop_start(p.to, NULL, NULL), 0);
+	loop_post(p.from, &p.mail);
+	loop_join(p.from);
+	loop_join(p.to);
+	assert_int_equal(p.turns, 0);
+	loop_free(p.from);
+	loop_free(p.to);
+}
+
+/* Patient mail, and then the loop's end. */
+static void patient_last(struct loop_mail *mail)
+{
+	patient_post(mail);
+	loop_stop(container_of(mail, struct patient, mail)->from);
+}
+
+BOTH("a loop that ends wakes those whom it has patient mail for")
+{
+	struct patient p = {.mail.deliver = patient_last, .turns = 1};
+
+	p.from = engines_loop(io);
+	p.to = engines_loop(io);
+	assert_int_equal(loop_start(p.to, NULL, NULL), 0);
+	assert_int_equal(loop_start(p.from, NULL, NULL), 0);
+	loop_post(p.from, &p.mail);
+	loop_join(p.from);
+	loop_join(p.to);
+	assert_int_equal(p.turns, 0);
+	loop_free(p.from);
+	loop_free(p.to);
+}
+
+static uint64_t process_cpu_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &ts);
+	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+}
+
+static void idle_over(struct loop_timer *timer)
+{
+}
+
+struct idle_loop {
+	struct loop_timer timer;
+	struct loop *loop;
+	unsigned turns;
+};
+
+/* Short waits, so that it polls; then a long one. */
+static void idle_fire(struct loop_timer *timer)
+{
+	struct idle_loop *idle = container_of(timer, struct idle_loop, timer);
+
+	if (idle->turns-- > 0)
+		loop_timer_set(idle->loop, timer, 100000);
+	else
+		loop_stop(idle->loop);
+}
+
+BOTH("a loop that polls uses no processor while nothing happens")
+{
+	struct idle_loop idle = {.timer.fire = idle_fire, .turns = 20};
+	struct loop_timer last = {.fire = idle_over};
+	struct loop *l = engines_loop(io);
+	uint64_t used_ns;
+
+	idle.loop = l;
+	loop_set_poll(l, 1000000);
+	loop_timer_set(l, &idle.timer, 100000);
+	loop_run(l);
+	used_ns = process_cpu_ns();
+	idle.turns = 0;
+	loop_timer_set(l, &last, 100000000);
+	loop_timer_set(l, &idle.timer, 200000000);
+	loop_run(l);
+	assert_true(process_cpu_ns() - used_ns < 50000000);
+	loop_free(l);
 }
 
 /* ---- life ---- */
