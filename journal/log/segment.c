@@ -413,7 +413,7 @@ static struct log_segment *segment_take(struct log *log, uint64_t key)
 int log_drop(struct log *log, const uint64_t *keys, size_t key_count)
 {
 	char path[LOG_PATH_BYTES], dir[LOG_PATH_BYTES];
-	int err = log_check_claim(log);
+	int err = MUTANT(DELETE_UNCHECKED) ? 0 : log_check_claim(log);
 
 	for (size_t i = 0; !err && i < key_count; i++) {
 		struct log_segment *seg = segment_take(log, keys[i]);

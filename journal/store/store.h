@@ -9,8 +9,8 @@
  * Nobody outside knows where a message lies: it is asked for by (queue, ref)
  * and read by a store_reader, on the asker's own loop.
  *
- * Life: store_create → (store_follow…) → store_recover → (walks) → store_start → … → store_stop
- * → store_free.  Thread: store, unless marked. */
+ * Life: store_create → (store_follow…) → store_recover → (walks) → store_start
+ * → … → store_stop → store_free.  Thread: store, unless marked. */
 #ifndef JOURNAL_STORE_STORE_H
 #define JOURNAL_STORE_STORE_H
 
@@ -50,19 +50,19 @@ struct store_options {
 };
 
 MUST_CHECK int store_create(const struct store_options *, struct store **ret);
-/* Before log_claim(), while another process leads: takes in about bytes_max more
- * of what it has acknowledged, so that store_recover() has little left to do.
- * Blocking.  *ret_more: there may be more already; else ask again soon.  After
- * an error store_why() explains it, and the next call begins anew. */
+/* Before log_claim(), while another process leads: takes in about bytes_max
+ * more of what it has acknowledged, so that store_recover() has little left to
+ * do. Blocking.  *ret_more: there may be more already; else ask again soon.
+ * After an error store_why() explains it, and the next call begins anew. */
 MUST_CHECK int store_follow(struct store *, struct log *, uint64_t bytes_max,
 			    bool *ret_more);
-/* After log_claim(): goes on from what was followed, where the history does; else
- * loads the newest valid checkpoint (falling back to the
- * one before with a warning), replays the log from there, and applies the
- * restart rules: uploads that never became a message are dropped, temporary
- * queues are emptied and removed (as if QUEUE_GONE had been journalled; the
- * caller need not journal it).  store_why() explains a failure; -E_LOST:
- * acknowledged data is missing. */
+/* After log_claim(): goes on from what was followed, where the history does;
+ * else loads the newest valid checkpoint (falling back to the one before with a
+ * warning), replays the log from there, and applies the restart rules: uploads
+ * that never became a message are dropped, temporary queues are emptied and
+ * removed (as if QUEUE_GONE had been journalled; the caller need not journal
+ * it).  store_why() explains a failure; -E_LOST: acknowledged data is missing.
+ */
 MUST_CHECK int store_recover(struct store *, struct log *);
 const char *store_why(const struct store *);
 /* NULL, or a sentence for the daemon to log at warn: which checkpoints were
