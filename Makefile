@@ -33,6 +33,9 @@ FUZZ = BUILD=build/fuzz CC=clang FUZZ_ENGINE=-fsanitize=fuzzer VARIANT_CFLAGS='-
 	-fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all \
 	-fno-omit-frame-pointer -Wno-unused-command-line-argument'
 
+# journal/log/mutant.h; nothing else is built so.
+MUTANT = BUILD=build/mutant VARIANT_CFLAGS='-O2 -DHOLDFAST_MUTANTS'
+
 # Unit tests that start threads (% is any text); ThreadSanitizer watches these.
 THREADED_TESTS = test_crc32c test_crypto test_io test_loop test_socket test_log% \
 	test_blob% test_fetch test_store% test_follow test_member test_core% test_amqp% test_admin% \
@@ -201,7 +204,7 @@ peer-programs: $(PEER_BIN)
 bench-programs: $(BENCH_BIN) $(LOAD_BIN)
 fuzz-programs: $(FUZZ_BIN)
 
-.PHONY: build-plain build-asan build-tsan build-fuzz
+.PHONY: build-plain build-asan build-tsan build-fuzz build-mutant
 build-plain:
 	$(SUBMAKE) all unit-programs sim-programs peer-programs bench-programs man
 build-asan:
@@ -210,6 +213,8 @@ build-tsan:
 	$(SUBMAKE) $(TSAN) threaded-programs
 build-fuzz:
 	$(SUBMAKE) $(FUZZ) fuzz-programs
+build-mutant:
+	$(SUBMAKE) $(MUTANT) build/mutant/tests/sim/sim_takeover
 
 .PHONY: threaded-programs list-threaded
 threaded-programs: $(THREADED_BIN)

@@ -138,6 +138,8 @@ struct loop {
 void loop_thread_main(struct loop *);
 /* One iteration; waits only when may_wait and nothing is left to do. */
 void loop_iterate(struct loop *, bool may_wait);
+/* Inside a callback: run() is called as if outside every iteration. */
+void loop_step_out(void (*run)(void *ctx), void *ctx);
 /* wait() calls this when it has blocked and before it completes anything:
  * reads the clocks, and tells other threads that the loop runs. */
 void loop_woke(struct loop *);

@@ -523,6 +523,15 @@ void loop_iterate(struct loop *l, bool may_wait)
 	current = outer;
 }
 
+void loop_step_out(void (*run)(void *ctx), void *ctx)
+{
+	struct loop *outer = current;
+
+	current = NULL;
+	run(ctx);
+	current = outer;
+}
+
 /* ---- operations ---- */
 
 static void op_init(struct loop *l, struct loop_op *op,

@@ -172,6 +172,15 @@ uint64_t sim_disk_mutations(const struct sim_disk *);
 /* before() is called before each mutation is counted, and may set a fault for
  * it; NULL: no more. */
 void sim_disk_watch(struct sim_disk *, void (*before)(void *ctx), void *ctx);
+/* about() is called when a node's blocking call or operation, of any kind but
+ * closing a file, is about to take effect on the disk.  Nothing of it has been
+ * decided yet, so about() may run the world: what it does comes first.  The
+ * caller stands still meanwhile, but its node's other loops do only when it is
+ * paused.  about() may pause or kill the node or cut the disk; the call fails
+ * then, or waits, as it would at any other time.  NULL: no more. */
+void sim_disk_watch_calls(struct sim_disk *,
+			  void (*about)(void *ctx, struct sim_node *),
+			  void *ctx);
 uint64_t sim_disk_reads(const struct sim_disk *);
 
 enum sim_fault {

@@ -37,6 +37,27 @@ void sim_disk_watch(struct sim_disk *d, void (*before)(void *ctx), void *ctx)
 	d->watch_ctx = ctx;
 }
 
+void sim_disk_watch_calls(struct sim_disk *d,
+			  void (*about)(void *ctx, struct sim_node *),
+			  void *ctx)
+{
+	d->watch_calls = about;
+	d->watch_calls_ctx = ctx;
+}
+
+static void about(void *ctx)
+{
+	struct sim_node *n = ctx;
+
+	n->disk->watch_calls(n->disk->watch_calls_ctx, n);
+}
+
+void sim_disk_about(struct sim_node *n)
+{
+	if (n->disk->watch_calls)
+		loop_step_out(about, n);
+}
+
 uint64_t sim_disk_reads(const struct sim_disk *d)
 {
 	return d->reads;

@@ -462,7 +462,7 @@ static void read_fire(struct sim_event *e)
 	size_t got = 0;
 	int r;
 
-	if (sim_op_hold(op))
+	if (!sim_op_about(op) || sim_op_hold(op))
 		return;
 	r = read_now(n, op->write.inode, lop->buf, lop->len, lop->offset, &got);
 	trace(n, "read-op", op->write.inode->id, lop->offset,
@@ -479,7 +479,7 @@ static void write_fire(struct sim_event *e)
 	bool dead;
 	int r;
 
-	if (sim_op_hold(op))
+	if (!sim_op_about(op) || sim_op_hold(op))
 		return;
 	/* The kernel owned the buffer: nobody may have touched it. */
 	ASSERT(sim_hash_bytes(op->write.data, len) == op->data_hash);

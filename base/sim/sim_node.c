@@ -311,6 +311,8 @@ int sim_node_block(struct sim_node *n)
 	if (n->dead)
 		return -EIO;
 	wait_blocked(n, disk_latency(n));
+	if (!n->dead)
+		sim_disk_about(n);
 	return n->dead ? -EIO : 0;
 }
 
@@ -376,7 +378,24 @@ void sim_op_free(struct sim_op *op)
 	if (op->write.inode)
 		sim_inode_release(op->write.inode);
 	list_remove(&op->link);
-	list_push(&sim->op_pool, &op->link);
+	/* Nobody may be given it while its event is under way. */
+	if (!op->firing)
+		list_push(&sim->op_pool, &op->link);
+}
+
+bool sim_op_about(struct sim_op *op)
+{
+	struct sim_node *n = op->loop->node;
+
+	/* Only when it is resumed. */
+	if (n->stalled)
+		return true;
+	op->firing = true;
+	sim_disk_about(n);
+	op->firing = false;
+	if (n->dead)
+		list_push(&n->sim->op_pool, &op->link);
+	return !n->dead;
 }
 
 bool sim_op_hold(struct sim_op *op)

@@ -116,6 +116,7 @@ struct sim_op {
 	struct sim_socket *socket;
 	int res;
 	bool held;
+	bool firing; /* sim_op_about() is under way, and gives it back */
 };
 
 struct sim_op *sim_op_start(struct loop *, struct loop_op *,
@@ -124,6 +125,9 @@ struct sim_op *sim_op_start(struct loop *, struct loop_op *,
 void sim_op_finish(struct sim_op *, int res);
 /* Forget it without its callback. */
 void sim_op_free(struct sim_op *);
+/* A disk operation is about to take effect.  False: it is gone with its node.
+ */
+bool sim_op_about(struct sim_op *);
 /* True when its node is stalled: it is kept and will fire again. */
 bool sim_op_hold(struct sim_op *);
 void sim_node_disk_latency(struct sim_node *, struct sim_event *);
@@ -245,7 +249,8 @@ struct sim_disk {
 	uint64_t mutations, reads, bytes_max;
 	uint64_t fault_at[SIM_FAULT_END];
 	void (*watch)(void *ctx);
-	void *watch_ctx;
+	void (*watch_calls)(void *ctx, struct sim_node *);
+	void *watch_ctx, *watch_calls_ctx;
 	struct sim_disk_stats stats;
 };
 
@@ -270,6 +275,8 @@ enum sim_verdict {
 enum sim_mutation { SIM_WRITES, SIM_SYNCS, SIM_NAMES };
 
 void sim_disk_free(struct sim_disk *);
+/* A call or an operation of the node is about to take effect. */
+void sim_disk_about(struct sim_node *);
 /* Count one mutation of the node and say what becomes of it. */
 enum sim_verdict sim_disk_mutate(struct sim_node *, enum sim_mutation);
 /* Count one read; 0 or -EIO.  *ret_flip: one bit is to be wrong. */

@@ -300,6 +300,16 @@ static int claim_list(struct log *log, struct claim_list *l)
 	return io_list(log->io, path, claim_collect, l);
 }
 
+/* A mutant's. */
+static int claim_same(struct log *log, struct claim_list *l)
+{
+	char path[LOG_PATH_BYTES];
+
+	log->epoch = l->epochs[--l->count];
+	claim_path(log, log->epoch, path);
+	return io_open(log->io, path, IO_WRITE | IO_APPEND, &log->claim);
+}
+
 /* Creates our claim above all others, durable, and keeps it open.  The list is
  * where to begin, not what is believed: a number that turns out to be taken,
  * by somebody who was quicker or that a cached listing does not show, is one
@@ -315,6 +325,8 @@ static int claim_make(struct log *log, struct claim_list *l)
 	err = claim_list(log, l);
 	if (err)
 		return err;
+	if (MUTANT(SAME_EPOCH) && l->count)
+		return claim_same(log, l);
 	epoch = l->count ? l->epochs[l->count - 1] : 0;
 	for (;;) {
 		if (epoch == UINT32_MAX)
@@ -381,6 +393,29 @@ int log_claim_verify(struct log *log)
 	return err;
 }
 
+static int claim_seal_all(struct log *log, const struct claim_list *l)
+{
+	size_t i = MUTANT(SEAL_ONE) && l->count ? l->count - 1 : 0;
+	int err = 0;
+
+	for (; !err && i < l->count && !MUTANT(NO_SEAL); i++)
+		err = claim_seal(log, l->epochs[i]);
+	return err;
+}
+
+int log_claim_seal_late(struct log *log)
+{
+	struct claim_list l = {0};
+	int err = claim_list(log, &l);
+
+	while (l.count && l.epochs[l.count - 1] >= log->epoch)
+		l.count--;
+	if (!err)
+		err = claim_seal_all(log, &l);
+	free(l.epochs);
+	return err;
+}
+
 /* Claims the next epoch and seals all before it. */
 static int claim_take(struct log *log)
 {
@@ -392,8 +427,8 @@ static int claim_take(struct log *log)
 		err = -E_CORRUPT;
 	if (!err)
 		err = claim_make(log, &l);
-	for (size_t i = 0; !err && i < l.count; i++)
-		err = claim_seal(log, l.epochs[i]);
+	if (!err && !MUTANT(READ_FIRST))
+		err = claim_seal_all(log, &l);
 	free(l.epochs);
 	if (!err)
 		err = log_claim_verify(log);

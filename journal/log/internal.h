@@ -29,6 +29,7 @@
 #include "base/compress.h"
 #include "base/list.h"
 #include "journal/log/log.h"
+#include "journal/log/mutant.h"
 
 #define LOG_ID_BYTES 16u
 #define LOG_PATH_BYTES 1024u
@@ -180,6 +181,8 @@ MUST_CHECK int log_segment_sweep(struct log *);
 
 /* Makes or reads the directory layout and the cluster file. */
 MUST_CHECK int log_claim_open(struct log *);
+/* For a mutant: seals every lower claim, late. */
+MUST_CHECK int log_claim_seal_late(struct log *);
 /* 0, -E_FENCED, or an I/O error; latches nothing. [any] */
 MUST_CHECK int log_claim_verify(struct log *);
 void log_claim_close(struct log *);

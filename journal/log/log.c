@@ -54,6 +54,22 @@ const char *log_why(const struct log *log)
 	return log ? log->why : create_why;
 }
 
+/* Only a claim that we hold tells us anything. */
+static bool log_is_fenced(struct log *log)
+{
+	return log->claim && log_claim_verify(log) == -E_FENCED;
+}
+
+#define FENCED_WHY "another process has claimed %s; this one must stop"
+
+int log_blame(struct log *log, int err)
+{
+	if (!err || err == -E_FENCED || !log_is_fenced(log))
+		return err;
+	log_set_why(log, FENCED_WHY, log->options.dir);
+	return -E_FENCED;
+}
+
 void log_latch(struct log *log, int err, const char *format, ...)
 {
 	char why[LOG_WHY_BYTES];
@@ -64,6 +80,10 @@ void log_latch(struct log *log, int err, const char *format, ...)
 	va_start(args, format);
 	vsnprintf(why, sizeof(why), format, args);
 	va_end(args);
+	if (err == -E_FENCED || log_is_fenced(log)) {
+		err = -E_FENCED;
+		snprintf(why, sizeof(why), FENCED_WHY, log->options.dir);
+	}
 	pthread_mutex_lock(&log->mutex);
 	if (atomic_compare_exchange_strong(&log->latched, &none, err)) {
 		memcpy(log->why, why, sizeof(why));
@@ -189,7 +209,7 @@ int log_start(struct log *log, struct loop *journal)
 	if (!log->why[0])
 		log_set_why(log, "cannot start the log in %s (%s)",
 			    log->options.dir, err_str(err));
-	return err;
+	return log_blame(log, err);
 }
 
 void log_free(struct log *log)
@@ -239,11 +259,7 @@ int log_check_claim(struct log *log)
 	err = log_claim_verify(log);
 	log->stats.claim_checks++;
 	if (err)
-		log_latch(log, err,
-			  err == -E_FENCED
-				  ? "another process has claimed %s; this one "
-				    "must stop (%s)"
-				  : "cannot check the claim in %s (%s)",
+		log_latch(log, err, "cannot check the claim in %s (%s)",
 			  log->options.dir, err_str(err));
 	return err;
 }

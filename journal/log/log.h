@@ -288,6 +288,11 @@ MUST_CHECK int log_drop(struct log *, const uint64_t *keys, size_t key_count);
 MUST_CHECK int log_check_claim(struct log *);
 /* [any] The storage has failed elsewhere: latch.  why is a sentence. */
 void log_fail(struct log *, int err, const char *why);
+/* [any] What is behind an error: err, or -E_FENCED, and log_why() says so,
+ * when the claim has been sealed.  A successor removes files and writes
+ * others, so a deposed leader, or a candidate that was overtaken, may meet
+ * anything, and none of it is a fault of the disk. */
+MUST_CHECK int log_blame(struct log *, int err);
 
 struct log_stats {
 	_Atomic uint64_t frames, records, payload_bytes, disk_bytes, syncs;

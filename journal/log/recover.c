@@ -111,6 +111,10 @@ int log_recover(struct log *log, const struct log_position *from,
 		err = r.each_err;
 	else if (err)
 		log_set_why(log, "%s", walk.why[0] ? walk.why : err_str(err));
+	if (!r.each_err)
+		err = log_blame(log, err);
+	if (!err && MUTANT(READ_FIRST))
+		err = log_claim_seal_late(log);
 	if (!err)
 		err = recover_register(log, &walk);
 	if (!err) {

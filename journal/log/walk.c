@@ -639,6 +639,19 @@ static int walk_seek_proof(struct log_walk *w, size_t i, uint64_t offset)
 	return 0;
 }
 
+/* A mutant's: what lies behind the cut is taken for history, too. */
+static int walk_past_cut(struct log_walk *w, struct log_walk_segment *seg)
+{
+	struct log_walk_epoch unlimited = {0};
+	struct log_position cut = w->end;
+	int err = seg->key == cut.segment
+			  ? walk_segment(w, &unlimited, seg, cut.offset)
+			  : 0;
+
+	w->end = cut;
+	return err;
+}
+
 /* Reads one epoch from segment *i, offset on; leaves *i at its end. */
 static int walk_epoch(struct log_walk *w, const struct log_walk_epoch *e,
 		      size_t i, uint64_t offset)
@@ -663,7 +676,9 @@ static int walk_epoch(struct log_walk *w, const struct log_walk_epoch *e,
 		char path[LOG_PATH_BYTES];
 
 		if (walk_at_limit(w, e))
-			return 0;
+			return MUTANT(PAST_CUT)
+				       ? walk_past_cut(w, &w->segments[last])
+				       : 0;
 		log_segment_path(w->dir, w->segments[last].key, path);
 		return walk_damaged(w, path, w->end.offset,
 				    "a later epoch goes on from further "

@@ -310,6 +310,29 @@ static void stats_commit(struct log *log, const struct log_slot *s,
 	st->commit_us_total += us;
 }
 
+static void slot_tell_store(struct log_writer *w, struct log_slot *s)
+{
+	struct log *log = w->log;
+
+	if (s->batch)
+		log->options.committed(log->options.ctx, s->batch);
+	s->batch = NULL;
+}
+
+/* Two mutants': before the look at the claim. */
+static void writer_tell_store_early(struct log_writer *w)
+{
+	unsigned n = w->log->options.frames_in_flight;
+
+	for (unsigned i = 0; i < w->slot_count; i++) {
+		struct log_slot *s = &w->slots[(w->slot_head + i) % n];
+
+		if (s->state != SLOT_WRITTEN)
+			break;
+		slot_tell_store(w, s);
+	}
+}
+
 static void slot_commit(struct log_writer *w, struct log_slot *s,
 			struct note_chains *notes)
 {
@@ -321,9 +344,7 @@ static void slot_commit(struct log_writer *w, struct log_slot *s,
 		w->passed = s->frame.segment;
 	}
 	w->idle_wanted = s->first != NULL;
-	if (s->batch)
-		log->options.committed(log->options.ctx, s->batch);
-	s->batch = NULL;
+	slot_tell_store(w, s);
 	writer_tell(w, s->first, 0, notes);
 	s->first = s->last = NULL;
 	s->state = SLOT_FREE;
@@ -340,7 +361,10 @@ static void writer_commit(struct log_writer *w)
 		return;
 	/* One look covers every frame that is durable by now. */
 	begun_ns = io_now_ns(w->log->io);
-	if (log_check_claim(w->log))
+	if (MUTANT(STORE_FIRST) || MUTANT(DELETE_UNCHECKED))
+		writer_tell_store_early(w);
+	if (!MUTANT(NO_CHECK) && !MUTANT(CHECK_EARLY) &&
+	    log_check_claim(w->log))
 		return;
 	notes.count = notes.latest = 0;
 	now_ns = w->commit_ns = io_now_ns(w->log->io);
@@ -391,6 +415,8 @@ static void writer_write(struct log_writer *w)
 				  err_str(err));
 			return;
 		}
+		if (MUTANT(CHECK_EARLY) && log_check_claim(w->log))
+			return;
 		slot_submit(w, s);
 		writer_ask_next(w);
 	}

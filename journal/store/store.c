@@ -17,6 +17,7 @@
 #include <stdarg.h>
 #include <string.h>
 
+#include "journal/log/mutant.h"
 #include "journal/store/internal.h"
 
 #define CHECKPOINT_BYTES_DEFAULT (256u * 1024u * 1024u)
@@ -212,6 +213,15 @@ static int make_directories(struct store *s)
 	return err;
 }
 
+static int say_if_fenced(struct store *s, int err)
+{
+	if (log_blame(s->log, err) == -E_FENCED && err != -E_FENCED) {
+		snprintf(s->why, sizeof(s->why), "%s", log_why(s->log));
+		err = -E_FENCED;
+	}
+	return err;
+}
+
 static void prepare_recovery(struct store *s, struct log *log)
 {
 	s->log = log;
@@ -249,13 +259,13 @@ int store_recover(struct store *s, struct log *log)
 	memcpy(s->warning, r->warning, sizeof(s->warning));
 	memcpy(s->why, r->why, sizeof(s->why));
 	if (err)
-		return err;
+		return say_if_fenced(s, err);
 	memcpy(s->kept, r->kept, sizeof(s->kept));
 	s->kept_count = r->kept_count;
 	state_restart(&s->state);
 	err = presence_check(s);
 	if (err)
-		return err;
+		return say_if_fenced(s, err);
 	if (s->kept_count)
 		s->stats.checkpoint_lsn = s->kept[0].lsn;
 	update_stats(s);
@@ -334,6 +344,7 @@ void store_fail(struct store *s, int err, const char *fmt, ...)
 	va_start(args, fmt);
 	vsnprintf(s->why, sizeof(s->why), fmt, args);
 	va_end(args);
+	err = say_if_fenced(s, err);
 	s->options.failed(s->options.ctx, err, s->why);
 }
 
@@ -430,7 +441,7 @@ static void set_timer(struct store *s)
 
 static int remove_files(struct store *s)
 {
-	int err = log_check_claim(s->log);
+	int err = MUTANT(DELETE_UNCHECKED) ? 0 : log_check_claim(s->log);
 
 	return err ? err
 		   : checkpoint_remove_others(&s->place, log_epoch(s->log),
@@ -485,7 +496,7 @@ static void recorded(struct loop_mail *mail)
 	/* A journal that failed has told the daemon itself. */
 	if (s->append.err)
 		s->failed = true;
-	else if (!s->failed)
+	else if (!s->failed && !MUTANT(DELETE_UNCHECKED))
 		checkpoint_counts(s);
 	store_idle(s);
 }
@@ -514,6 +525,8 @@ static void record_checkpoint(struct store *s,
 	};
 	s->recording = true;
 	log_append(s->log, &s->append, &s->append);
+	if (MUTANT(DELETE_UNCHECKED))
+		checkpoint_counts(s);
 }
 
 static bool worth_a_checkpoint(const struct store *s)
@@ -671,7 +684,7 @@ int store_start(struct store *s, struct loop *loop, struct loop *extents_loop)
 			 "the extent files in %.300s/" EXTENT_DIR
 			 " cannot be put in order: %s",
 			 s->dir, err_str(err));
-		return err;
+		return say_if_fenced(s, err);
 	}
 	s->mail.deliver = deliver_batches;
 	s->timer.fire = timer_fired;

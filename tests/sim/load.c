@@ -47,6 +47,16 @@ static uint8_t routing_of(enum model_queue q)
 
 /* ---- producers ---- */
 
+static void publish_one(struct load_producer *);
+
+static bool is_attached(const struct load_producer *p)
+{
+	for (size_t i = 0; i < LOAD_PRODUCERS; i++)
+		if (p->load->producers[i] == p)
+			return true;
+	return false;
+}
+
 static void load_settled(struct rig_producer *rp, uint64_t id, enum outcome o,
 			 int err)
 {
@@ -54,6 +64,11 @@ static void load_settled(struct rig_producer *rp, uint64_t id, enum outcome o,
 
 	model_settled(p->load->model, id, o);
 	p->load->accepted += o == OUTCOME_ACCEPTED;
+	if (o == OUTCOME_ACCEPTED && p->load->deposed && p->load->momentum &&
+	    is_attached(p)) {
+		p->load->momentum--;
+		publish_one(p);
+	}
 }
 
 static enum model_queue target_queue(enum model_target t)
@@ -130,6 +145,14 @@ static uint8_t some_priority(struct load *l)
 	return sim_chance(l->sim, BIT_PPM) ? 9 : 0;
 }
 
+uint64_t load_announce(struct load *l, struct model_sent sent)
+{
+	sent.late = l->sealed;
+	sent.never = l->cut;
+	sent.vanishing = l->vanishing;
+	return model_send(l->model, &sent);
+}
+
 static void publish_one(struct load_producer *p)
 {
 	struct load *l = p->load;
@@ -149,14 +172,14 @@ static void publish_one(struct load_producer *p)
 	if (sim_chance(l->sim, l->options->expiry_ppm))
 		props.expiry_ms =
 			io_wall_ms(l->rig->io) + sim_below(l->sim, 300);
-	id = model_send(l->model,
-			&(struct model_sent){.producer = p->number,
-					     .target = p->target,
-					     .len = len,
-					     .expiry_ms = props.expiry_ms,
-					     .priority = props.priority,
-					     .later = p->anonymous ||
-						      p->target == MODEL_TO_M});
+	id = load_announce(
+		l, (struct model_sent){.producer = p->number,
+				       .target = p->target,
+				       .len = len,
+				       .expiry_ms = props.expiry_ms,
+				       .priority = props.priority,
+				       .later = p->anonymous ||
+						p->target == MODEL_TO_M});
 	rig_publish_with(&p->rig, id, (uint32_t)len, &props, to);
 }
 
@@ -194,13 +217,12 @@ static void step_large(struct load *l)
 	    upload_begin(&p->rig.producer, &u) != 0)
 		return;
 	len = 100000 + 8 * l->model->count + sim_below(l->sim, 8);
-	id = model_send(l->model,
-			&(struct model_sent){.producer = p->number,
-					     .target = p->target,
-					     .len = len,
-					     .priority = props.priority,
-					     .large = true,
-					     .later = true});
+	id = load_announce(l, (struct model_sent){.producer = p->number,
+						  .target = p->target,
+						  .len = len,
+						  .priority = props.priority,
+						  .large = true,
+						  .later = true});
 	data = load_memory(NULL, len);
 	rig_fill(data, len, id);
 	err = 0;
@@ -261,13 +283,41 @@ static void load_deliver(struct rig_consumer *rc, struct delivery *d,
 	c->held[c->held_count++].copy = model_delivered(c->model, &seen);
 }
 
+/* For a deposed leader, whose deliveries the next one makes again. */
+static void accept_late(struct load_consumer *c)
+{
+	struct load_held held = c->held[0];
+	struct settlement s = {.outcome = OUTCOME_ACCEPTED, .confirm = true};
+
+	memmove(&c->held[0], &c->held[1], --c->held_count * sizeof(*c->held));
+	model_deposed_accepts(held.copy, c->life);
+	s.context = c->load->sealed ? NULL : held.copy;
+	delivery_settle(held.delivery, &s);
+}
+
+void load_accept(struct load *l, unsigned n)
+{
+	for (size_t i = 0; i < LOAD_CONSUMERS; i++)
+		for (unsigned k = 0;
+		     k < n && l->consumers[i] && l->consumers[i]->held_count;
+		     k++)
+			accept_late(l->consumers[i]);
+}
+
 void load_confirm(struct rig_consumer *rc, uint64_t context, int err)
 {
 	struct load_consumer *c = container_of(rc, struct load_consumer, rig);
 
-	if (!err)
-		model_ack_confirmed(c->model, (void *)(uintptr_t)context,
-				    c->life);
+	if (err)
+		return;
+	if (!context)
+		model_fail("a leader that had been sealed was asked for an "
+			   "acknowledgement, and confirmed it");
+	model_ack_confirmed(c->model, (void *)(uintptr_t)context, c->life);
+	if (c->load && c->load->deposed && c->load->momentum && c->held_count) {
+		c->load->momentum--;
+		accept_late(c);
+	}
 }
 
 struct load_consumer *load_open_consumer(struct rig *r, struct model *m,
@@ -402,6 +452,10 @@ static void command_done(struct core_command *command, int err)
 
 	c->err = err;
 	c->done = true;
+	/* A deposed leader's late word: its successor's queues are what
+	 * counts. */
+	if (c->life != c->model->life)
+		return;
 	switch (command->kind) {
 	case CORE_QUEUE_CREATE:
 		if (!err)
@@ -426,6 +480,7 @@ struct load_command *load_execute(struct rig *r, struct model *m,
 	const char *name = model_queue_name(q);
 
 	c->model = m;
+	c->life = m->life;
 	c->queue = q;
 	c->command.kind = kind;
 	c->command.name = name;
@@ -478,6 +533,14 @@ struct load *load_create(struct rig *r, struct model *m,
 	return l;
 }
 
+void load_depose(struct load *l, unsigned momentum)
+{
+	l->deposed = true;
+	l->momentum = momentum;
+	for (unsigned q = 0; q < MODEL_ORIGINS; q++)
+		l->vanishing[q] = l->model->queues[q].vanishing > 0;
+}
+
 static void load_pause(struct load *l)
 {
 	uint64_t ns = sim_below(l->sim, l->options->pause_ns_max);
@@ -512,9 +575,13 @@ static void load_step(struct load *l)
 
 static void load_leave(struct load *l)
 {
-	for (size_t i = 0; i < LOAD_PRODUCERS && !rig_is_dead(l->rig); i++)
-		if (l->producers[i])
-			rig_producer_close(&l->producers[i]->rig);
+	for (size_t i = 0; i < LOAD_PRODUCERS && !rig_is_dead(l->rig); i++) {
+		struct load_producer *p = l->producers[i];
+
+		l->producers[i] = NULL;
+		if (p)
+			rig_producer_close(&p->rig);
+	}
 	for (size_t i = 0; i < LOAD_CONSUMERS && !rig_is_dead(l->rig); i++)
 		if (l->consumers[i])
 			load_close_consumer(l->consumers[i],

@@ -35,7 +35,16 @@ struct load {
 	uint32_t life;
 	struct load_producer *producers[LOAD_PRODUCERS];
 	struct load_consumer *consumers[LOAD_CONSUMERS];
-	bool deposed; /* another leader is at work: deliveries mean nothing */
+	/* Another leader is about to be at work: deliveries mean nothing, and
+	 * what is confirmed sets off the next message or acknowledgement, so
+	 * many times yet; no steps are needed for that. */
+	bool deposed;
+	unsigned momentum;
+	/* The other one has sealed its claim: what is asked for from now on
+	 * must not be confirmed.  It has begun to write, too: and not be
+	 * seen. */
+	bool sealed, cut;
+	bool vanishing[MODEL_ORIGINS]; /* purges not over when deposed */
 	uint64_t accepted;
 };
 
@@ -50,6 +59,10 @@ struct load *load_create(struct rig *, struct model *,
 void load_run(struct load *);
 /* Publish n messages whatever the load was about. */
 void load_publish(struct load *, unsigned n);
+/* Deposed: what consumers hold is accepted, up to n messages of each. */
+void load_accept(struct load *, unsigned n);
+/* Before model_crash(): nobody who steps asks for anything any more. */
+void load_depose(struct load *, unsigned momentum);
 
 /* One thing at a time, to its end or the rig's (script.c). */
 struct load_sent {

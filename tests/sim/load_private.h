@@ -32,6 +32,7 @@ struct load_consumer {
 struct load_command {
 	struct core_command command;
 	struct model *model;
+	uint32_t life;
 	enum model_queue queue;
 	int err;
 	bool done;
@@ -48,6 +49,8 @@ struct load_consumer *load_open_consumer(struct rig *, struct model *,
 					 struct load *l, enum model_queue);
 /* What it holds goes back. */
 void load_close_consumer(struct load_consumer *, bool failed);
+/* model_send() with what a deposed leader's messages have in common. */
+uint64_t load_announce(struct load *, struct model_sent);
 void load_settle_held(struct load_consumer *, size_t i, struct settlement *);
 void load_confirm(struct rig_consumer *, uint64_t context, int err);
 struct model_seen load_look(struct load_consumer *, struct delivery *,

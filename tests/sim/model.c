@@ -60,6 +60,7 @@ void model_fail(const char *fmt, ...)
 	vfprintf(stderr, fmt, args);
 	fprintf(stderr, "\n");
 	va_end(args);
+	fflush(NULL);
 	_exit(MODEL_EXIT);
 }
 
@@ -111,19 +112,22 @@ uint64_t model_send(struct model *m, const struct model_sent *sent)
 	msg->producer = sent->producer;
 	msg->priority = sent->priority;
 	msg->large = sent->large;
+	/* A topic without subscriptions takes anything, and asks nobody. */
+	msg->late = sent->late && !multicast;
 	for (unsigned q = 0; q < MODEL_ORIGINS; q++) {
 		const struct model_queue_state *state = &m->queues[q];
 		struct model_copy *c = &msg->copies[q];
 
 		c->id = id;
-		if (!routes_to(sent->target, q))
+		if (!routes_to(sent->target, q) || sent->never)
 			continue;
 		/* A producer of a single queue has it made when it is not
 		 * there; a topic sends to the subscriptions there are. */
 		c->possible =
 			!multicast || sent->later || state->exists != MODEL_NO;
 		c->expected = !multicast || state->exists == MODEL_YES;
-		c->gone_possible = state->vanishing > 0;
+		c->gone_possible = state->vanishing > 0 ||
+				   (sent->vanishing && sent->vanishing[q]);
 	}
 	return id;
 }
@@ -134,6 +138,10 @@ void model_settled(struct model *m, uint64_t id, enum outcome outcome)
 
 	if (msg->confirmed || msg->refused)
 		model_fail("message %llu was settled twice", ID(id));
+	if (outcome == OUTCOME_ACCEPTED && msg->late)
+		model_fail("message %llu was sent to a leader that had been "
+			   "sealed, and was confirmed",
+			   ID(id));
 	if (outcome == OUTCOME_ACCEPTED) {
 		msg->confirmed = true;
 		m->confirmed++;
@@ -311,6 +319,13 @@ void model_consumer_opened(struct model *m, enum model_queue q)
 void model_consumer_closed(struct model *m, enum model_queue q)
 {
 	m->queues[q].consumers--;
+}
+
+void model_deposed_accepts(struct model_copy *c, uint32_t life)
+{
+	c->ack_asked = true;
+	c->gone_possible = true;
+	c->ack_life = base_max(c->ack_life, life);
 }
 
 void model_ack_confirmed(struct model *m, struct model_copy *c, uint32_t life)

@@ -72,6 +72,7 @@ struct model_message {
 	uint32_t producer;
 	uint8_t priority;
 	bool large, confirmed, refused;
+	bool late; /* sent to a leader that another one had sealed */
 	struct model_copy copies[MODEL_ORIGINS];
 };
 
@@ -125,6 +126,12 @@ struct model_sent {
 	uint64_t len, expiry_ms;
 	uint8_t priority;
 	bool large, later;
+	/* To a leader that has been deposed.  late: it was sealed before; so
+	 * it must not confirm.  never: its successor has begun to write, too;
+	 * so nobody may ever see the message.  vanishing: purges that may not
+	 * be over when it comes to the queue; or NULL. */
+	bool late, never;
+	const bool *vanishing; /* [MODEL_ORIGINS] */
 };
 uint64_t model_send(struct model *, const struct model_sent *);
 void model_settled(struct model *, uint64_t id, enum outcome);
@@ -147,6 +154,9 @@ struct model_copy *model_delivered(struct model *, const struct model_seen *);
 /* Before it is settled. */
 void model_settling(struct model *, struct model_copy *, enum outcome,
 		    bool failed);
+/* The same of a deposed leader's consumer that accepts, which has been handed
+ * the message in its leader's life. */
+void model_deposed_accepts(struct model_copy *, uint32_t life);
 void model_ack_confirmed(struct model *, struct model_copy *, uint32_t life);
 
 void model_consumer_opened(struct model *, enum model_queue);

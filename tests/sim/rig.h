@@ -15,13 +15,20 @@
 
 #define RIG_SHARDS_MAX 4
 
+struct rig;
+
 struct rig_options {
 	unsigned disk, shard_count; /* 0: 1 shard */
-	uint64_t segment_bytes;	    /* 0: 1 MiB */
-	uint64_t checkpoint_bytes;  /* 0: 1 MiB */
-	uint64_t checkpoint_ns;	    /* 0: 1 s */
-	uint64_t memory_bytes;	    /* 0: the core's default */
-	uint64_t expiry_scan_ns;    /* 0: the core's default */
+	/* Take over without the lock, from an owner that may be at work. */
+	bool steal;
+	/* While rig_start() runs: every claim before its own is sealed. */
+	void (*claimed)(void *ctx, struct rig *);
+	void *ctx;
+	uint64_t segment_bytes;	   /* 0: 1 MiB */
+	uint64_t checkpoint_bytes; /* 0: 1 MiB */
+	uint64_t checkpoint_ns;	   /* 0: 1 s */
+	uint64_t memory_bytes;	   /* 0: the core's default */
+	uint64_t expiry_scan_ns;   /* 0: the core's default */
 	/* The store's, as in struct store_options. */
 	uint64_t hot_bytes, hot_ns, extent_bytes, store_memory_bytes, scrub_ns;
 	struct index_twin_faults index_faults;
@@ -43,6 +50,8 @@ struct rig {
 	struct core *core;
 	unsigned shard_count;
 	bool scrubs;
+	uint32_t epoch;		       /* 0: nothing is claimed */
+	struct log_position committed; /* what has been: its end; or zeros */
 	int failed; /* the log's or the store's, 0 while all is well */
 	char why[512];
 	/* While rig_start() ran: its node died; its index was damaged. */

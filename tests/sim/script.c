@@ -4,14 +4,14 @@
 static uint64_t announce(struct load_producer *p, const struct load_sent *sent,
 			 uint64_t len)
 {
-	return model_send(p->load->model,
-			  &(struct model_sent){.producer = p->number,
-					       .target = p->target,
-					       .len = len,
-					       .expiry_ms = sent->expiry_ms,
-					       .priority = sent->priority,
-					       .large = sent->large,
-					       .later = sent->large});
+	return load_announce(p->load,
+			     (struct model_sent){.producer = p->number,
+						 .target = p->target,
+						 .len = len,
+						 .expiry_ms = sent->expiry_ms,
+						 .priority = sent->priority,
+						 .large = sent->large,
+						 .later = sent->large});
 }
 
 static void send_large(struct load_producer *p, const struct load_sent *sent)

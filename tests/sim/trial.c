@@ -514,21 +514,29 @@ static void read_output(FILE *from)
 	output[n] = '\0';
 }
 
-int trial_fork(const struct trial *t, struct trial_report *report)
+void *trial_shared(size_t bytes)
 {
-	static struct trial_report *shared;
+	void *shared = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+			    MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+
+	if (shared == MAP_FAILED) {
+		perror("a trial's report");
+		exit(2);
+	}
+	return shared;
+}
+
+int trial_child(void (*run)(const void *what, void *report), const void *what,
+		void *report)
+{
 	FILE *said = tmpfile();
 	int status;
 	pid_t child;
 
-	if (!shared)
-		shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE,
-			      MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	if (!said || shared == MAP_FAILED) {
+	if (!said) {
 		perror("a trial's output");
 		exit(2);
 	}
-	memset(shared, 0, sizeof(*shared));
 	fflush(NULL);
 	child = fork();
 	if (!child) {
@@ -536,7 +544,7 @@ int trial_fork(const struct trial *t, struct trial_report *report)
 		dup2(fileno(said), STDERR_FILENO);
 		/* A trial that hangs is a finding like others. */
 		alarm(300);
-		trial_run(t, shared);
+		run(what, report);
 	}
 	if (child < 0 || waitpid(child, &status, 0) < 0) {
 		perror("a trial's process");
@@ -544,7 +552,24 @@ int trial_fork(const struct trial *t, struct trial_report *report)
 	}
 	read_output(said);
 	fclose(said);
+	return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
+static void run_trial(const void *what, void *report)
+{
+	trial_run(what, report);
+}
+
+int trial_fork(const struct trial *t, struct trial_report *report)
+{
+	static struct trial_report *shared;
+	int code;
+
+	if (!shared)
+		shared = trial_shared(sizeof(*shared));
+	memset(shared, 0, sizeof(*shared));
+	code = trial_child(run_trial, t, shared);
 	if (report)
 		*report = *shared;
-	return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+	return code;
 }

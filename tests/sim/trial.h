@@ -56,6 +56,12 @@ __attribute__((noreturn)) void trial_run(const struct trial *,
  * or 128 and the signal. */
 int trial_fork(const struct trial *, struct trial_report *);
 const char *trial_output(void);
+/* The same of other scenarios: run() ends its process.  report is in shared
+ * memory, bytes long, and keeps what the child wrote to it. */
+int trial_child(void (*run)(const void *what, void *report), const void *what,
+		void *report);
+/* Zeros, shared with children; never fails. */
+void *trial_shared(size_t bytes);
 
 /* First thing in main(): starts the program again with an allocator that keeps
  * what it has and asks for large pages, for half of a short trial is page
