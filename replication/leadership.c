@@ -36,8 +36,11 @@ struct leadership {
 	bool network;
 
 	/* standing by */
+	uint8_t raw[LEADERSHIP_SIGN_BYTES]; /* what was there, sign or not */
 	struct leadership_sign seen;
-	bool any;		 /* seen is one */
+	bool any;    /* seen is one */
+	bool nobody; /* nothing was there: nobody has led */
+	uint64_t looked_ns;
 	uint64_t seen_ns;	 /* when it last changed, or we began */
 	uint64_t yield_until_ns; /* 0: no */
 	/* The leader's claim, kept open: a server that sees two clients with
@@ -100,8 +103,8 @@ int leadership_decode(const uint8_t raw[LEADERSHIP_SIGN_BYTES],
 	return 0;
 }
 
-static int sign_read(struct io *io, const char *path, void *block,
-		     struct leadership_sign *ret)
+/* What is there: 0, -ENOENT when nothing ever was, or -E_CORRUPT. */
+static int sign_read(struct io *io, const char *path, void *block)
 {
 	struct io_file *file;
 	size_t len = 0;
@@ -115,8 +118,7 @@ static int sign_read(struct io *io, const char *path, void *block,
 		return err;
 	if (!len)
 		return -ENOENT;
-	return len < LEADERSHIP_SIGN_BYTES ? -E_CORRUPT
-					   : leadership_decode(block, ret);
+	return len < LEADERSHIP_SIGN_BYTES ? -E_CORRUPT : 0;
 }
 
 int leadership_read(struct io *io, const char *dir, struct leadership_sign *ret)
@@ -129,7 +131,9 @@ int leadership_read(struct io *io, const char *dir, struct leadership_sign *ret)
 	if (n < 0 || n >= (int)sizeof(path))
 		err = -ENAMETOOLONG;
 	else if (block)
-		err = sign_read(io, path, block, ret);
+		err = sign_read(io, path, block);
+	if (!err)
+		err = leadership_decode(block, ret);
 	io_buffer_free(block);
 	return err;
 }
@@ -246,16 +250,24 @@ static void hold_claim(struct leadership *l, uint32_t epoch)
 		l->claim_epoch = epoch;
 }
 
+/* Whatever changes there is life, but a deposed leader's last sign: also what
+ * is torn, or written by a newer program. */
 static int look_at_sign(struct leadership *l, uint64_t now)
 {
+	int err = sign_read(l->options.io, l->path, l->block);
 	struct leadership_sign s;
-	int err = sign_read(l->options.io, l->path, l->block, &s);
 
-	if (err == -ENOENT || err == -E_CORRUPT)
+	l->nobody = err == -ENOENT;
+	if (l->nobody)
 		return 0;
 	if (err)
 		return err;
-	if (is_news(l, &s)) {
+	if (!memcmp(l->raw, l->block, sizeof(l->raw)))
+		return 0;
+	memcpy(l->raw, l->block, sizeof(l->raw));
+	if (leadership_decode(l->raw, &s)) {
+		l->seen_ns = now;
+	} else if (is_news(l, &s)) {
 		l->seen = s;
 		l->any = true;
 		l->seen_ns = now;
@@ -273,35 +285,50 @@ static uint64_t patience_ns(const struct leadership *l)
 	return base_max(l->options.takeover_after_ns, l->any ? beats : 0);
 }
 
+/* While we did not look, for whatever reason, nobody was silent. */
+static void forgive_gap(struct leadership *l, uint64_t now)
+{
+	uint64_t gap = l->looked_ns ? now - l->looked_ns : 0;
+
+	if (gap > patience_ns(l) / 4)
+		l->seen_ns += gap;
+	l->looked_ns = now;
+}
+
+/* The lock is ours.  Who led with it has let it go or has lost it, and who
+ * resigned is gone.  Who leads without it is to have it. */
+static bool may_take(const struct leadership *l, bool silent)
+{
+	return silent || l->nobody ||
+	       (l->any && (l->seen.locked || l->seen.resigned));
+}
+
 int leadership_look(struct leadership *l, enum leadership_verdict *ret)
 {
 	uint64_t now = io_now_ns(l->options.io);
+	int err, lock_err;
 	bool silent;
-	int err = look_at_sign(l, now);
 
-	if (err)
-		return err;
+	forgive_gap(l, now);
+	err = look_at_sign(l, now);
 	*ret = LEADERSHIP_WAIT;
 	/* As long as nobody else has come. */
 	if (now < l->yield_until_ns && (!l->any || l->seen.resigned))
-		return 0;
-	l->yield_until_ns = 0;
-	silent = now - l->seen_ns >= patience_ns(l);
-	err = log_try_lock(l->options.log);
-	if (err == -EAGAIN) {
-		if (silent)
-			*ret = LEADERSHIP_STEAL;
-		return 0;
-	}
-	if (err)
 		return err;
-	/* Who led with the lock has let it go or has lost it, and who resigned
-	 * is gone.  Who leads without it is to have it. */
-	if (!l->any || l->seen.locked || l->seen.resigned || silent)
+	l->yield_until_ns = 0;
+	silent = now > l->seen_ns && now - l->seen_ns >= patience_ns(l);
+	lock_err = log_try_lock(l->options.log);
+	if (!lock_err && may_take(l, silent))
 		*ret = LEADERSHIP_TAKE;
-	else
+	else if (lock_err && silent)
+		*ret = LEADERSHIP_STEAL;
+	if (*ret != LEADERSHIP_WAIT)
+		return 0;
+	if (!lock_err)
 		log_unlock(l->options.log);
-	return 0;
+	else if (!err && lock_err != -EAGAIN)
+		err = lock_err;
+	return err;
 }
 
 void leadership_yield(struct leadership *l)
@@ -353,18 +380,21 @@ int leadership_beat(struct leadership *l)
 	l->claim = NULL;
 	if (err)
 		return err;
-	/* Not ours yet: whoever had it may have gone. */
+	/* Not ours yet: whoever had it may have gone.  Without it we lead all
+	 * the same, and the sign says so. */
 	err = log_try_lock(l->options.log);
-	if (err && err != -EAGAIN)
-		return err;
+	(void)err;
 	return sign_write(l, false);
 }
 
 void leadership_resign(struct leadership *l)
 {
-	/* Without it others wait for the lock alone, or for our silence. */
-	int err = sign_write(l, true);
+	/* Without it others wait for the lock alone, or for our silence; and
+	 * whoever has deposed us has signs of its own. */
+	int err = log_check_claim(l->options.log);
 
+	if (!err)
+		err = sign_write(l, true);
 	(void)err;
 	log_unlock(l->options.log);
 }

@@ -44,8 +44,9 @@ enum leadership_verdict {
 	LEADERSHIP_TAKE,  /* the lock is ours: log_claim() */
 	LEADERSHIP_STEAL, /* the leader is silent: log_steal() */
 };
-/* Look once.  Other errors than those of a directory that cannot be used are
- * passing: look again. */
+/* Look once.  An error says that the sign could not be read or the lock not be
+ * asked for; *ret is set all the same.  Look again: who is silent for long is
+ * stolen from even so. */
 MUST_CHECK int leadership_look(struct leadership *,
 			       enum leadership_verdict *ret);
 /* We led and have stepped down: let others go first, for takeover_after. */

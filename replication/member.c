@@ -16,6 +16,8 @@
 #define HEALTHY_NS_MIN 10000000000ull
 #define WATCH_NS_MAX 1000000000ull
 #define WAIT_NS 500000ull
+#define RETRY_NS_MIN 1000000000ull
+#define RETRY_NS_MAX 30000000000ull
 
 /* One thread waits until a loop has done something. */
 struct member_wait {
@@ -33,7 +35,8 @@ struct member {
 
 	/* leadership loop */
 	uint64_t follow_at_ns;
-	int look_err;
+	int look_err, claim_err, sign_err; /* what has been logged */
+	uint64_t retry_ns;
 	bool leads;
 
 	_Atomic uint64_t busy_since_ns; /* 0: not in the storage */
@@ -97,18 +100,27 @@ static void say_elected(const struct member *m,
 		    (unsigned long long)(old->silence_ns / 1000000));
 }
 
-/* A full disk is no reason not to lead: signs overwrite one block. */
-static int give_sign(struct member *m)
+/* A full disk is no reason not to lead: signs overwrite one block.  A failed
+ * check has latched the log, which ends the process.  A sign that cannot be
+ * written is storage that fails, and others will take over: better now than
+ * when they do. */
+static void give_sign(struct member *m)
 {
+	uint64_t begun_ns = io_now_ns(m->options.io);
 	int err = leadership_beat(m->leadership);
 
-	if (err != -ENOSPC && err != -EDQUOT)
-		return err;
-	say(m, &m->look_err, err, "no-sign", m->options.dir);
-	return 0;
+	m->beat_check_ns = io_now_ns(m->options.io) - begun_ns;
+	if (err == -ENOSPC || err == -EDQUOT)
+		say(m, &m->sign_err, err, "no-sign", m->options.dir);
+	else if (err)
+		log_fail(m->options.log, err,
+			 "the sign of life in leader.lock cannot be written");
+	else
+		m->sign_err = 0;
 }
 
-/* Others may do the same at the same time; the claims decide. */
+/* Others may do the same at the same time; the claims decide.  Whoever has made
+ * a claim goes on with it: what fails then fails the log, and so the start. */
 static void take_over(struct member *m, bool steal)
 {
 	struct log *log = m->options.log;
@@ -117,17 +129,20 @@ static void take_over(struct member *m, bool steal)
 
 	leadership_leader(m->leadership, &old);
 	err = steal ? log_steal(log) : log_claim(log);
-	if (!err)
-		err = give_sign(m);
+	say(m, &m->claim_err, err, "not-elected", log_why(log));
 	if (err) {
-		say(m, &m->look_err, err, "not-elected", log_why(log));
-		wait_for(m, leadership_look_ns(m->leadership));
+		/* Each try may leave a claim behind, which somebody is to
+		 * seal. */
+		m->retry_ns = base_min(base_max(2 * m->retry_ns, RETRY_NS_MIN),
+				       RETRY_NS_MAX);
+		wait_for(m, m->retry_ns);
 		return;
 	}
 	m->stolen = steal;
 	m->elected_ms = io_wall_ms(m->options.io);
 	m->elected_ns = io_now_ns(m->options.io);
 	say_elected(m, &old, steal);
+	give_sign(m);
 	m->leads = true;
 	m->role = MEMBER_ELECTED;
 	wait_for(m, leadership_beat_ns(m->leadership));
@@ -157,16 +172,9 @@ static void stand_by(struct member *m)
 
 static void beat(struct member *m)
 {
-	uint64_t begun_ns = io_now_ns(m->options.io);
-	int err = give_sign(m);
-
-	/* A failed check has latched the log, which ends the process.  A sign
-	 * that cannot be written is storage that fails, and others will take
-	 * over: better now than when they do. */
-	if (err)
-		log_fail(m->options.log, err,
-			 "the sign of life in leader.lock cannot be written");
-	m->beat_check_ns = io_now_ns(m->options.io) - begun_ns;
+	give_sign(m);
+	if (m->role == MEMBER_ELECTED && m->options.recovering)
+		m->options.recovering(m->options.ctx);
 	wait_for(m, leadership_beat_ns(m->leadership));
 }
 

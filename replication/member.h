@@ -39,6 +39,9 @@ struct member_options {
 	 * sign of life has been given.  store_recover() is next, on any
 	 * thread. */
 	void (*elected)(void *ctx);
+	/* [leadership] Now and then between elected() and member_serves();
+	 * may be NULL. */
+	void (*recovering)(void *ctx);
 	/* [watchdog] Leading, and an operation on the storage has not come back
 	 * for so long: the process is to exit. */
 	void (*stalled)(void *ctx, const char *what, uint64_t ns);

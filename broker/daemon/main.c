@@ -34,18 +34,34 @@ struct daemon_run {
 	bool leads;
 };
 
+/* Those that the main thread waits for. */
+static void own_signals(sigset_t *set)
+{
+	sigemptyset(set);
+	sigaddset(set, SIGTERM);
+	sigaddset(set, SIGINT);
+	sigaddset(set, SIGHUP);
+	sigaddset(set, WIRING_SIGNAL);
+}
+
 /* ---- a new process ---- */
 
 static char **arguments;
+static _Atomic bool ending; /* a signal has asked us to stop */
 
 /* The same program with the same arguments and process id, and nothing else of
- * this one: all descriptors close, all threads end.  Called on any thread. */
+ * this one: all descriptors close, all threads end.  Our signals stay blocked,
+ * so that one that is pending is taken there.  Called on any thread. */
 static void restart(void)
 {
-	sigset_t all;
+	sigset_t set;
 
-	sigfillset(&all);
-	pthread_sigmask(SIG_UNBLOCK, &all, NULL);
+	if (ending)
+		return;
+	own_signals(&set);
+	pthread_sigmask(SIG_SETMASK, &set, NULL);
+	/* LMDB's are without O_CLOEXEC. */
+	close_range(3, ~0u, CLOSE_RANGE_CLOEXEC);
 	execv("/proc/self/exe", arguments);
 	logger_error("daemon", "not-restarted", "error=%s",
 		     LOGGER_QUOTE(strerror(errno)));
@@ -89,11 +105,7 @@ static void leave_now(int sig)
 
 static void signals_block(sigset_t *set)
 {
-	sigemptyset(set);
-	sigaddset(set, SIGTERM);
-	sigaddset(set, SIGINT);
-	sigaddset(set, SIGHUP);
-	sigaddset(set, WIRING_SIGNAL);
+	own_signals(set);
 	pthread_sigmask(SIG_BLOCK, set, NULL);
 	signal(SIGPIPE, SIG_IGN);
 }
@@ -243,6 +255,7 @@ static int live(struct daemon_run *run, const sigset_t *set, bool *ret_again)
 		return code;
 	sig = serve(run, set, &code);
 	if (sig > 0) {
+		ending = true;
 		signals_leave(set);
 		notify_send("STOPPING=1");
 	}
@@ -310,6 +323,8 @@ int main(int argc, char **argv)
 	enum options_action action;
 	int code;
 
+	/* One may be left of the process that this one has been. */
+	alarm(0);
 	arguments = argv;
 	action = options_parse(argc, argv, &options);
 	code = act(action, &options, argv[0]);

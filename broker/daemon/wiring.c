@@ -26,6 +26,7 @@
 #include "broker/admin/admin.h"
 #include "broker/daemon/endpoints.h"
 #include "broker/daemon/memory.h"
+#include "broker/daemon/notify.h"
 #include "broker/daemon/routing.h"
 #include "broker/daemon/storage.h"
 #include "replication/member.h"
@@ -35,6 +36,7 @@
 #define POLL_NS 250000ull
 #define LIVE_NS 10000000000ull
 #define INDEXES_MAX 16u
+#define LEAVE_S 5
 #define LISTEN_RETRY_NS 1000000000ull
 
 /* One thread waits until another has come this far. */
@@ -126,24 +128,26 @@ static bool milestone_wait(struct milestone *m, const struct timespec *until)
 
 /* ---- failures ---- */
 
-/* The first one to come here ends the process; others wait for that. */
-static void leave_begin(struct wiring *w, const char *why)
+/* The first one to come here ends the process; others wait for that.  Whatever
+ * blocks on the way, a log that nobody reads or a dead disk, it ends. */
+static void leave_begin(struct wiring *w)
 {
 	if (atomic_exchange(&w->leaving, true))
 		for (;;)
 			pause();
-	endpoints_abandon(w->endpoints, why);
+	alarm(LEAVE_S);
 }
 
 /* [journal, store or leadership thread; main while it recovers] */
 static void leave_deposed(struct wiring *w)
 {
+	leave_begin(w);
 	logger_error("daemon", "fenced", "node=%s why=%s",
 		     LOGGER_QUOTE(w->node),
 		     LOGGER_QUOTE("another broker has taken over this "
 				  "directory; nothing was acknowledged since. "
 				  " This one stands by"));
-	leave_begin(w, "another broker has taken over");
+	endpoints_abandon(w->endpoints, "another broker has taken over");
 	w->hooks->restart();
 	_exit(WIRING_EXIT_FENCED);
 }
@@ -154,9 +158,10 @@ static void on_failed(void *ctx, int err, const char *why)
 
 	if (err == -E_FENCED)
 		leave_deposed(w);
+	leave_begin(w);
 	logger_error("daemon", "journal-failed", "error=%s why=%s",
 		     LOGGER_QUOTE(err_str(err)), LOGGER_QUOTE(why));
-	leave_begin(w, "the broker's journal has failed");
+	endpoints_abandon(w->endpoints, "the broker's journal has failed");
 	_exit(WIRING_EXIT_FAILED);
 }
 
@@ -165,14 +170,22 @@ static void on_stalled(void *ctx, const char *what, uint64_t ns)
 {
 	struct wiring *w = ctx;
 
+	leave_begin(w);
 	logger_error("daemon", "storage-stalled", "what=%s seconds=%llu why=%s",
 		     LOGGER_QUOTE(what), (unsigned long long)(ns / 1000000000u),
 		     LOGGER_QUOTE("the storage of data_dir does not answer; "
 				  "this broker exits so that another can "
 				  "lead: look at the mount, then start it "
 				  "again"));
-	leave_begin(w, "the broker's storage does not answer");
+	endpoints_abandon(w->endpoints, "the broker's storage does not answer");
 	_exit(WIRING_EXIT_STALLED);
+}
+
+/* [leadership thread] The main thread recovers, which may take longer than
+ * systemd's watchdog allows. */
+static void on_recovering(void *ctx)
+{
+	notify_send("WATCHDOG=1");
 }
 
 /* [leadership thread] */
@@ -573,6 +586,7 @@ static int join_others(struct wiring *w)
 			.storage_timeout_ns = s->storage_timeout_ns,
 			.yield = w->hooks->yield,
 			.elected = on_elected,
+			.recovering = on_recovering,
 			.stalled = on_stalled,
 			.ctx = w,
 		},
@@ -879,6 +893,8 @@ static bool finish(struct wiring *w, uint64_t timeout_ns)
 	if (w->log_started &&
 	    !stop_on(w, w->journal_loop, stop_log, &w->log_stopped, &until))
 		return false;
+	if (w->log_started)
+		log_close(w->log);
 	/* Nothing is written from here on: another may lead. */
 	return !w->member || (!member_resign(w->member, timeout_ns) &&
 			      !member_stop(w->member, timeout_ns));

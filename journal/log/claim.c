@@ -10,6 +10,9 @@
  * hence its reading, came after that write was durable => it is in what the
  * next leader reads.  Locks and clocks play no part in this.
  *
+ * Claims are made in turn, one number after the other, and sealed from the
+ * lowest up, each durably before the next: so below a sealed one all are.
+ *
  * Sizes only grow, and a seal is repeated until the file is longer than a
  * claim, so a claim sealed while its owner is still writing it, or torn by a
  * crash, can never again have the size that passes the check. */
@@ -260,61 +263,43 @@ static void claim_encode(struct log *log, const char magic[8], uint32_t epoch,
 	bytes_put32(out + 60, crc32c(0, out, 60));
 }
 
-struct claim_list {
-	uint32_t *epochs;
-	size_t count, capacity;
-};
-
-static int claim_add(struct claim_list *l, uint32_t epoch)
-{
-	if (l->count == l->capacity) {
-		size_t capacity = base_max(64, l->capacity * 2);
-		uint32_t *p = realloc(l->epochs, capacity * sizeof(*p));
-
-		if (!p)
-			return -ENOMEM;
-		l->epochs = p;
-		l->capacity = capacity;
-	}
-	l->epochs[l->count++] = epoch;
-	return 0;
-}
-
 static int claim_collect(void *ctx, const char *name)
 {
+	uint32_t *highest = ctx;
 	unsigned epoch;
 	int used = 0;
 
-	if (strlen(name) != 8 || sscanf(name, "%8x%n", &epoch, &used) != 1 ||
-	    used != 8 || epoch == 0)
-		return 0;
-	return claim_add(ctx, epoch);
+	if (strlen(name) == 8 && sscanf(name, "%8x%n", &epoch, &used) == 1 &&
+	    used == 8)
+		*highest = (uint32_t)base_max(*highest, epoch);
+	return 0;
 }
 
-static int claim_list(struct log *log, struct claim_list *l)
+/* The highest number that the listing shows; 0: none. */
+static int claim_highest(struct log *log, uint32_t *ret)
 {
 	char path[LOG_PATH_BYTES];
 
+	*ret = 0;
 	log_path(path, log->options.dir, "epochs");
-	l->count = 0;
-	return io_list(log->io, path, claim_collect, l);
+	return io_list(log->io, path, claim_collect, ret);
 }
 
 /* A mutant's. */
-static int claim_same(struct log *log, struct claim_list *l)
+static int claim_same(struct log *log, uint32_t epoch)
 {
 	char path[LOG_PATH_BYTES];
 
-	log->epoch = l->epochs[--l->count];
-	claim_path(log, log->epoch, path);
+	log->epoch = epoch;
+	claim_path(log, epoch, path);
 	return io_open(log->io, path, IO_WRITE | IO_APPEND, &log->claim);
 }
 
-/* Creates our claim above all others, durable, and keeps it open.  The list is
- * where to begin, not what is believed: a number that turns out to be taken,
- * by somebody who was quicker or that a cached listing does not show, is one
- * more claim to seal. */
-static int claim_make(struct log *log, struct claim_list *l)
+/* Creates our claim above all others, durable, and keeps it open.  The listing
+ * is where to begin, not what is believed: a number that turns out to be
+ * taken, by somebody who was quicker or that a cached listing does not show,
+ * is passed by. */
+static int claim_make(struct log *log)
 {
 	char path[LOG_PATH_BYTES], dir[LOG_PATH_BYTES];
 	uint8_t raw[LOG_CLAIM_BYTES];
@@ -322,13 +307,12 @@ static int claim_make(struct log *log, struct claim_list *l)
 	int err;
 
 	log_path(dir, log->options.dir, "epochs");
-	err = claim_list(log, l);
+	err = claim_highest(log, &epoch);
 	if (err)
 		return err;
-	if (MUTANT(SAME_EPOCH) && l->count)
-		return claim_same(log, l);
-	epoch = l->count ? l->epochs[l->count - 1] : 0;
-	for (;;) {
+	if (MUTANT(SAME_EPOCH) && epoch)
+		return claim_same(log, epoch);
+	do {
 		if (epoch == UINT32_MAX)
 			return -E_LIMIT;
 		epoch++;
@@ -336,12 +320,7 @@ static int claim_make(struct log *log, struct claim_list *l)
 		err = io_open(log->io, path,
 			      IO_WRITE | IO_CREATE | IO_EXCLUSIVE | IO_APPEND,
 			      &log->claim);
-		if (err != -EEXIST)
-			break;
-		err = claim_add(l, epoch);
-		if (err)
-			return err;
-	}
+	} while (err == -EEXIST);
 	if (err)
 		return err;
 	claim_encode(log, claim_magic, epoch, raw);
@@ -353,6 +332,26 @@ static int claim_make(struct log *log, struct claim_list *l)
 	if (!err)
 		log->epoch = epoch;
 	return err;
+}
+
+/* Whether a claim has been sealed: 1, durably, or 0. */
+static int claim_is_sealed(struct log *log, uint32_t epoch)
+{
+	char path[LOG_PATH_BYTES];
+	struct io_file *file;
+	uint64_t size = 0;
+	int err;
+
+	claim_path(log, epoch, path);
+	err = io_open(log->io, path, IO_WRITE | IO_APPEND, &file);
+	if (err)
+		return err;
+	err = io_size(file, &size);
+	/* Another candidate's may be under way. */
+	if (!err && size > LOG_CLAIM_BYTES)
+		err = io_sync(file);
+	io_close(file);
+	return err ? err : size > LOG_CLAIM_BYTES;
 }
 
 static int claim_seal(struct log *log, uint32_t epoch)
@@ -393,43 +392,47 @@ int log_claim_verify(struct log *log)
 	return err;
 }
 
-static int claim_seal_all(struct log *log, const struct claim_list *l)
+/* Down to the first that is sealed, and up again.  By number, not by what a
+ * listing shows: a claim that is missing is one that somebody has deleted, and
+ * hides none below it. */
+static int claim_seal_all(struct log *log)
 {
-	size_t i = MUTANT(SEAL_ONE) && l->count ? l->count - 1 : 0;
+	uint32_t epoch = log->epoch;
 	int err = 0;
 
-	for (; !err && i < l->count && !MUTANT(NO_SEAL); i++)
-		err = claim_seal(log, l->epochs[i]);
+	while (epoch > 1 && err != 1) {
+		err = claim_is_sealed(log, epoch - 1);
+		if (err < 0 && err != -ENOENT)
+			return err;
+		epoch -= err != 1;
+	}
+	if (MUTANT(SEAL_ONE) && epoch < log->epoch)
+		epoch = log->epoch - 1;
+	for (err = 0; !err && epoch < log->epoch && !MUTANT(NO_SEAL); epoch++) {
+		err = claim_seal(log, epoch);
+		if (err == -ENOENT)
+			err = 0;
+	}
 	return err;
 }
 
 int log_claim_seal_late(struct log *log)
 {
-	struct claim_list l = {0};
-	int err = claim_list(log, &l);
-
-	while (l.count && l.epochs[l.count - 1] >= log->epoch)
-		l.count--;
-	if (!err)
-		err = claim_seal_all(log, &l);
-	free(l.epochs);
-	return err;
+	return claim_seal_all(log);
 }
 
 /* Claims the next epoch and seals all before it. */
 static int claim_take(struct log *log)
 {
-	struct claim_list l = {0};
 	struct log_cluster c;
 	int err = log_cluster_load(log->io, log->options.dir, &c);
 
 	if (!err && memcmp(c.cluster_id, log->cluster_id, LOG_ID_BYTES) != 0)
 		err = -E_CORRUPT;
 	if (!err)
-		err = claim_make(log, &l);
+		err = claim_make(log);
 	if (!err && !MUTANT(READ_FIRST))
-		err = claim_seal_all(log, &l);
-	free(l.epochs);
+		err = claim_seal_all(log);
 	if (!err)
 		err = log_claim_verify(log);
 	if (err) {

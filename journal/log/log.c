@@ -212,6 +212,12 @@ int log_start(struct log *log, struct loop *journal)
 	return log_blame(log, err);
 }
 
+void log_close(struct log *log)
+{
+	log_prepare_free(log->prepare);
+	log->prepare = NULL;
+}
+
 void log_free(struct log *log)
 {
 	if (!log)

@@ -156,6 +156,9 @@ MUST_CHECK int log_start(struct log *, struct loop *journal);
 /* Append no more; on the journal thread, after everything in flight has
  * completed, writes an idle mark and calls done(ctx). [journal] */
 void log_stop(struct log *, void (*done)(void *ctx), void *ctx);
+/* After log_stop() is done: nothing is made ready any more, nothing written.
+ * [any, not a loop] */
+void log_close(struct log *);
 /* After the journal loop has ended, and after log_stop() has said that it is
  * done, or the loop has been freed. NULL-safe. */
 void log_free(struct log *);

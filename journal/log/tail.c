@@ -29,7 +29,8 @@ struct log_tail {
 	struct log *log;
 	struct log_position at; /* behind what was delivered */
 	uint64_t seen_lsn;	/* end of the last frame met */
-	/* Where the epoch ends, as its successor says; 0: not known. */
+	/* Of one step: where an epoch ends, as its successor says; 0: not
+	 * known. */
 	uint32_t cut_epoch;
 	uint64_t cut_lsn;
 	struct log_opener opener;
@@ -174,71 +175,132 @@ static bool tail_is_cut(const struct log_tail *t, const struct log_position *p)
 	       p->lsn >= t->cut_lsn;
 }
 
-/* An epoch says that p's ends here, before p.  -EAGAIN: then look again. */
-static int tail_cut(struct log_tail *t, const struct log_position *p,
-		    const struct log_frame *start)
+/* The first frame of the segment at keys[i]: 1, or 0 when there is none. */
+static int tail_first(struct log_tail *t, size_t i, struct log_frame *ret,
+		      const uint8_t **ret_raw)
 {
-	/* What was delivered was acknowledged, and no cut leaves that out. */
+	int found = tail_open(t, t->keys[i]);
+
+	/* Dropped since it was listed, or its header is not whole: somebody
+	 * who recovers will say so. */
+	if (found == -ENOENT || found == -E_CORRUPT)
+		return 0;
+	return found ? found : tail_frame(t, FIRST_FRAME_OFFSET, ret, ret_raw);
+}
+
+/* The EPOCH-START of the newest epoch at or below `epoch` that has one: 1, or
+ * 0.  One whose first segment has been dropped has none here. */
+static int tail_start_of(struct log_tail *t, uint64_t epoch, bool exact,
+			 struct log_frame *ret, const uint8_t **ret_raw)
+{
+	for (size_t i = t->key_count; i-- > 0;) {
+		int found;
+
+		if (t->keys[i] >> 32 > epoch ||
+		    (i && t->keys[i - 1] >> 32 == t->keys[i] >> 32))
+			continue;
+		if (exact && t->keys[i] >> 32 != epoch)
+			return 0;
+		found = tail_first(t, i, ret, ret_raw);
+		if (found < 0)
+			return found;
+		if (found && ret->flags & LOG_FRAME_EPOCH_START)
+			return 1;
+		if (exact)
+			return 0;
+	}
+	return 0;
+}
+
+/* The child of `epoch` on the way to the newest epoch that has begun: 1 and its
+ * first frame, 0 when there is none newer, -ENOENT when the way does not lead
+ * here or a part of it has been dropped. */
+static int tail_child(struct log_tail *t, uint64_t epoch, struct log_frame *ret,
+		      const uint8_t **ret_raw)
+{
+	int found = tail_start_of(t, UINT32_MAX, false, ret, ret_raw);
+
+	if (found == 1 && ret->segment >> 32 <= epoch)
+		found = 0;
+	while (found == 1 && ret->parent_epoch > epoch) {
+		found = tail_start_of(t, ret->parent_epoch, true, ret, ret_raw);
+		if (!found)
+			found = -ENOENT;
+	}
+	if (found == 1 && ret->parent_epoch != epoch)
+		found = -ENOENT;
+	return found;
+}
+
+/* p's epoch goes on in the child that begins with `start`. */
+static int tail_enter(struct log_tail *t, const struct log_position *p,
+		      const struct log_frame *start)
+{
+	if (tail_continues(p, start))
+		return 1;
+	if (start->first_lsn > p->lsn)
+		return 0;
+	/* It says that p's epoch ends before p.  What was delivered was
+	 * acknowledged, and no cut leaves that out. */
 	if (start->first_lsn < t->at.lsn ||
-	    (start->first_lsn == t->at.lsn && !tail_continues(&t->at, start)))
+	    (start->first_lsn == t->at.lsn && !tail_continues(&t->at, start)) ||
+	    (t->cut_epoch == start->parent_epoch &&
+	     t->cut_lsn == start->first_lsn))
 		return -ESTALE;
 	t->cut_epoch = start->parent_epoch;
 	t->cut_lsn = start->first_lsn;
 	return -EAGAIN;
 }
 
-/* Whether the first frame of the segment at keys[i] goes on from p: 1, 0, or
- * an error. */
-static int tail_try(struct log_tail *t, size_t i, const struct log_position *p,
-		    struct log_frame *ret, const uint8_t **ret_raw)
+/* The next segment of p's own epoch: 1 and its first frame when that goes on
+ * from p; 0; -ENOENT when it shows that what goes on from p has been dropped.
+ */
+static int tail_next_segment(struct log_tail *t, const struct log_position *p,
+			     struct log_frame *ret, const uint8_t **ret_raw)
 {
-	uint32_t epoch = (uint32_t)(p->segment >> 32);
-	bool begins = !i || t->keys[i - 1] >> 32 != t->keys[i] >> 32;
-	bool same = t->keys[i] >> 32 == epoch;
-	int found;
+	for (size_t i = 0; i < t->key_count; i++) {
+		int found;
 
-	if (same ? tail_is_cut(t, p) : !begins)
-		return 0;
-	found = tail_open(t, t->keys[i]);
-	/* Dropped since it was listed, or its header is not whole: somebody
-	 * who recovers will say so. */
-	if (found == -ENOENT || found == -E_CORRUPT)
-		return 0;
-	if (!found)
-		found = tail_frame(t, FIRST_FRAME_OFFSET, ret, ret_raw);
-	if (found <= 0)
-		return found;
-	if (same)
-		return tail_continues(p, ret);
-	if (!(ret->flags & LOG_FRAME_EPOCH_START) || ret->parent_epoch != epoch)
-		return 0;
-	if (tail_continues(p, ret))
-		return 1;
-	return ret->first_lsn <= p->lsn ? tail_cut(t, p, ret) : 0;
+		if (t->keys[i] <= p->segment)
+			continue;
+		if (t->keys[i] >> 32 != p->segment >> 32)
+			break;
+		found = tail_first(t, i, ret, ret_raw);
+		if (found != 1 || tail_continues(p, ret))
+			return found;
+		/* It was acknowledged, and p's segment ended before it was
+		 * looked at here: a frame between the two is in neither. */
+		return ret->durable_lsn > p->lsn ? -ENOENT : 0;
+	}
+	return 0;
 }
 
-/* p's segment holds no more: what goes on from there in another?  Newer epochs
- * first, for one that was deposed before it began may say the same. */
+/* p's segment holds no more: what goes on from there in another? */
 static int tail_hop(struct log_tail *t, const struct log_position *p,
 		    struct log_frame *ret, const uint8_t **ret_raw)
 {
-	bool behind = false;
-	int found = tail_list(t);
+	uint64_t epoch = p->segment >> 32;
+	int child, found = tail_list(t);
 
-	for (size_t i = t->key_count; !found && i-- > 0;) {
-		if (t->keys[i] <= p->segment)
-			break;
-		found = tail_try(t, i, p, ret, ret_raw);
-		behind |= !found && ret->first_lsn > p->lsn;
-	}
-	if (found || !p->segment || !behind)
+	if (found)
 		return found;
-	/* Others have gone on.  While p's own segment is there it may be that
-	 * its writer is about to; else what is missing has been dropped. */
-	for (size_t i = 0; i < t->key_count; i++)
-		if (t->keys[i] == p->segment)
-			return 0;
-	return -ENOENT;
+	child = tail_child(t, epoch, ret, ret_raw);
+	if (child == 1) {
+		found = tail_enter(t, p, ret);
+		if (found)
+			return found;
+	}
+	if (child < 0 && child != -ENOENT)
+		return child;
+	if (p->segment && !tail_is_cut(t, p)) {
+		found = tail_next_segment(t, p, ret, ret_raw);
+		if (found)
+			return found;
+	}
+	/* Where nothing was delivered yet the way was perhaps a wrong one. */
+	if (child == -ENOENT && epoch == t->at.segment >> 32 && t->at.segment)
+		return -ENOENT;
+	return 0;
 }
 
 /* 1 and the frame behind p, 0 when there is none yet. */
@@ -323,6 +385,7 @@ int log_tail_step(struct log_tail *t, uint64_t bytes_max,
 	int found = 0, err = 0;
 
 	t->held_head = t->held_count = 0;
+	t->cut_epoch = 0;
 	/* What was not there the last time may be now. */
 	t->scan.window_len = 0;
 	t->scan.narrow = true;

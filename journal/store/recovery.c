@@ -62,7 +62,9 @@ static int note_checkpoint(struct recovery *r, const struct log_record *record)
 		if (r->state->files[i].dead && store_is_extent(key))
 			state_forget_file(r->state, key);
 	}
-	if (r->kept_count && !strcmp(r->kept[0].name, name))
+	/* Loaded already, or what could not be. */
+	if (file.lsn <= r->passed_lsn ||
+	    (r->kept_count && !strcmp(r->kept[0].name, name)))
 		return 0;
 	r->kept[1] = r->kept[0];
 	r->kept[0] = file;
@@ -122,12 +124,17 @@ static void start_over(struct recovery *r)
 	r->mismatch = false;
 }
 
+static bool has_gone(int err)
+{
+	return err == -ENOENT || err == -ESTALE;
+}
+
 static int is_damage(int err)
 {
 	/* The log has accepted the master key, so a checkpoint that does not
 	 * open under it is not ours or not whole. */
 	return err == -E_CORRUPT || err == -E_KEY || err == -EIO ||
-	       err == -ENOENT;
+	       has_gone(err);
 }
 
 /* ATTEMPT_NEXT: it is damaged, or has gone. */
@@ -141,6 +148,10 @@ static int load(struct recovery *r, const struct checkpoint_file *file)
 	if (!err && r->from.lsn != file->lsn)
 		err = -E_CORRUPT;
 	if (is_damage(err)) {
+		r->passed_lsn = base_max(r->passed_lsn, file->lsn);
+		/* While another process leads, files come and go. */
+		if (!r->claimed && has_gone(err))
+			return ATTEMPT_NEXT;
 		set_warning(r, file->name,
 			    err == -EIO ? "cannot be read (input/output error)"
 					: "is damaged");
@@ -217,6 +228,7 @@ static int follow_begin(struct recovery *r)
 	int err;
 
 	r->warning[0] = '\0';
+	r->passed_lsn = 0;
 	start_over(r);
 	err = list_files(r, files, &count);
 	if (err)
@@ -269,10 +281,10 @@ int recovery_follow(struct recovery *r, uint64_t bytes_max, bool *ret_more)
 			 r->place->dir, err_str(err));
 	recovery_unfollow(r);
 	r->resets++;
-	if (err != -ENOENT && err != -ESTALE && !r->mismatch)
+	if (!has_gone(err))
 		return err;
-	/* Dropped while it was read, so there is a newer checkpoint. */
-	*ret_more = true;
+	/* Dropped while it was read, so there is a newer checkpoint, soon. */
+	*ret_more = false;
 	return 0;
 }
 
@@ -347,7 +359,8 @@ int recovery_run(struct recovery *r)
 {
 	int err = -ENOENT;
 
-	for (unsigned i = 0; err == -ENOENT && i < RUNS_MAX; i++)
+	r->claimed = true;
+	for (unsigned i = 0; has_gone(err) && i < RUNS_MAX; i++)
 		err = run_once(r);
 	return err;
 }

@@ -33,6 +33,8 @@ struct recovery {
 	const struct checkpoint_file *loaded;
 	struct checkpoint_file followed; /* what loaded is while following */
 	struct log_tail *tail;		 /* not NULL: following */
+	uint64_t passed_lsn; /* of the newest file that was passed over */
+	bool claimed;	     /* recovery_run() has been called */
 	uint64_t records;
 	bool mismatch; /* the journal knows another hash of the file */
 };
