@@ -279,7 +279,7 @@ static int run_broker(struct daemon_run *run)
 	const struct settings *s = settings_of(run->config);
 	bool again = false;
 	sigset_t set;
-	int code;
+	int code = 0;
 
 	logger_configure((enum logger_level)s->log.level,
 			 (enum logger_format)s->log.format);

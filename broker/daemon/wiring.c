@@ -14,19 +14,20 @@
 #include "broker/daemon/wiring.h"
 
 #include <pthread.h>
-#include <sched.h>
 #include <signal.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "base/logger.h"
 #include "broker/admin/admin.h"
+#include "broker/daemon/cluster.h"
 #include "broker/daemon/endpoints.h"
 #include "broker/daemon/memory.h"
+#include "broker/daemon/milestone.h"
 #include "broker/daemon/notify.h"
+#include "broker/daemon/process.h"
 #include "broker/daemon/routing.h"
 #include "broker/daemon/storage.h"
 #include "replication/member.h"
@@ -39,12 +40,8 @@
 #define LEAVE_S 5
 #define LISTEN_RETRY_NS 1000000000ull
 
-/* One thread waits until another has come this far. */
-struct milestone {
-	pthread_mutex_t lock;
-	pthread_cond_t reached;
-	bool done;
-};
+/* Of this process, over several lives. */
+static _Atomic uint64_t elections;
 
 struct wiring {
 	const struct settings *settings; /* replaced by a reload */
@@ -83,48 +80,6 @@ struct wiring {
 	struct milestone log_stopped, store_stopped, shard_passed;
 	struct loop_mail stop_mail;
 };
-
-/* ---- milestones ---- */
-
-static void milestone_init(struct milestone *m)
-{
-	pthread_condattr_t attr;
-
-	pthread_condattr_init(&attr);
-	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	pthread_cond_init(&m->reached, &attr);
-	pthread_condattr_destroy(&attr);
-	pthread_mutex_init(&m->lock, NULL);
-}
-
-static void milestone_fini(struct milestone *m)
-{
-	pthread_cond_destroy(&m->reached);
-	pthread_mutex_destroy(&m->lock);
-}
-
-static void milestone_reach(void *ctx)
-{
-	struct milestone *m = ctx;
-
-	pthread_mutex_lock(&m->lock);
-	m->done = true;
-	pthread_cond_signal(&m->reached);
-	pthread_mutex_unlock(&m->lock);
-}
-
-static bool milestone_wait(struct milestone *m, const struct timespec *until)
-{
-	bool done;
-
-	pthread_mutex_lock(&m->lock);
-	while (!m->done && pthread_cond_timedwait(&m->reached, &m->lock,
-						  until) != ETIMEDOUT)
-		;
-	done = m->done;
-	pthread_mutex_unlock(&m->lock);
-	return done;
-}
 
 /* ---- failures ---- */
 
@@ -193,6 +148,7 @@ static void on_elected(void *ctx)
 {
 	struct wiring *w = ctx;
 
+	elections++;
 	w->elected = true;
 	pthread_kill(w->main_thread, WIRING_SIGNAL);
 }
@@ -215,21 +171,6 @@ static void on_committed(void *ctx, struct log_batch *batch)
 }
 
 /* ---- start ---- */
-
-static void raise_file_limit(const struct settings *s)
-{
-	struct rlimit limit;
-	rlim_t want = s->limits.connections + 1024;
-
-	if (getrlimit(RLIMIT_NOFILE, &limit) || limit.rlim_cur >= want)
-		return;
-	limit.rlim_cur = base_min(want, limit.rlim_max);
-	if (setrlimit(RLIMIT_NOFILE, &limit) || limit.rlim_cur < want)
-		logger_warn("daemon", "few-descriptors",
-			    "limit=%llu limits.connections=%llu",
-			    (unsigned long long)limit.rlim_cur,
-			    (unsigned long long)s->limits.connections);
-}
 
 /* The directory and its entry are durable before anything is put into it. */
 static int open_directory(struct wiring *w)
@@ -385,17 +326,6 @@ static int recover(struct wiring *w)
 	return 0;
 }
 
-static unsigned shard_count(const struct settings *s)
-{
-	cpu_set_t cpus;
-
-	if (s->shards)
-		return (unsigned)base_min(s->shards, SHARDS_MAX);
-	if (sched_getaffinity(0, sizeof(cpus), &cpus))
-		return 1;
-	return (unsigned)base_min((uint64_t)CPU_COUNT(&cpus), SHARDS_MAX);
-}
-
 static int make_loops(struct wiring *w)
 {
 	int err = loop_create(w->io, "journal", &w->journal_loop);
@@ -404,7 +334,8 @@ static int make_loops(struct wiring *w)
 		err = loop_create(w->io, "store", &w->store_loop);
 	if (!err)
 		err = loop_create(w->io, "extents", &w->extents_loop);
-	for (unsigned n = shard_count(w->settings); !err && n; n--) {
+	for (unsigned n = process_shard_count(w->settings, SHARDS_MAX);
+	     !err && n; n--) {
 		char name[16];
 
 		snprintf(name, sizeof(name), "shard-%u", w->shard_count);
@@ -484,38 +415,11 @@ static int start_threads(struct wiring *w)
 /* [admin] */
 static void on_cluster(void *ctx, struct admin_cluster *ret)
 {
-	static const char *const roles[] = {
-		[MEMBER_STANDBY] = "standby",
-		[MEMBER_ELECTED] = "elected",
-		[MEMBER_LEADER] = "leader",
-	};
 	struct wiring *w = ctx;
-	struct member_status s = {0};
 
-	*ret = (struct admin_cluster){.role = "standby", .node = w->node};
+	cluster_describe(w->member, w->node, ret);
 	routing_describe(w->kubernetes, &ret->label);
-	if (!w->member)
-		return;
-	member_status(w->member, &s);
-	ret->role = roles[s.role];
-	ret->healthy = member_is_healthy(w->member);
-	ret->stolen = s.stolen;
-	ret->takeovers = s.elected_ms != 0;
-	ret->takeover_ns = s.takeover_ns;
-	ret->elected_ms = s.elected_ms;
-	ret->epoch = s.leader.epoch;
-	memcpy(ret->leader_node, s.leader.node, sizeof(s.leader.node));
-	memcpy(ret->leader_url, s.leader.url, sizeof(s.leader.url));
-	ret->leader_silence_ns = s.leader.silence_ns;
-	ret->leader_seen_ms = s.leader.wall_ms;
-	ret->leader_locked = s.leader.locked;
-	ret->leader_resigned = s.leader.resigned;
-	ret->applied_lsn = s.applied_lsn;
-	ret->seen_lsn = s.seen_lsn;
-	ret->behind_ns = s.behind_ns;
-	ret->follow_resets = s.follow_resets;
-	ret->follow_err = s.follow_err;
-	ret->looked_ns = s.looked_ns;
+	ret->takeovers = elections;
 }
 
 /* [admin] */
@@ -726,7 +630,7 @@ int wiring_up(const struct settings *settings, const struct wiring_hooks *hooks,
 	milestone_init(&w->log_stopped);
 	milestone_init(&w->store_stopped);
 	milestone_init(&w->shard_passed);
-	raise_file_limit(settings);
+	process_raise_file_limit(settings);
 	err = take_steps(w, steps, ARRAY_COUNT(steps));
 	if (err) {
 		if (wiring_down(w, 5000000000ull))

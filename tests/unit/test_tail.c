@@ -298,7 +298,8 @@ TEST("an epoch that was deposed before it began does not hold a tail up")
 	sim_run_for(p.sim, 100000000);
 	assert_int_equal(follow(&p), 0);
 	/* One reads, then a frame of the first's becomes durable, then another
-	 * reads; the one that was too early writes its beginning all the same. */
+	 * reads; the one that was too early writes its beginning all the same.
+	 */
 	other_recover(&early, &p, "early");
 	assert_int_equal(harness_put(&p.h, 5, 100), -E_FENCED);
 	other_recover(&late, &p, "late");
