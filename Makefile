@@ -105,7 +105,7 @@ help:
 	@echo 'make tsan       threaded unit tests under ThreadSanitizer'
 	@echo 'make sim        simulation with the fixed seeds; SEEDS=n: n others'
 	@echo 'make soak       long runs: many seeds, many kills   [SIM_SEEDS=10000 KILL_CYCLES=1000]'
-	@echo 'make model      check the leadership protocol with spin (apt-get install spin)'
+	@echo 'make model      check the leadership protocol with spin, in larger sizes than make test does'
 	@echo 'make fuzz       every fuzz target under libFuzzer   [FUZZ_SECONDS=30]'
 	@echo 'make lab        a full disk, and power cuts on a real ext4 in guests   [LAB_CUTS=200]'
 	@echo 'make bench      measure the journal and the broker (bench/README.md)'
@@ -153,7 +153,8 @@ lab:
 
 .PHONY: model
 model:
-	@replication/model/run
+	@tools/dev/deps test
+	@VERBOSE=1 replication/model/run
 
 .PHONY: bench
 bench:
