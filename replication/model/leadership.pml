@@ -22,7 +22,8 @@
  *   2. it is the history that every leader before it has read: of each epoch
  *      below exactly the frames that the next EPOCH-START names;
  *   3. nothing in it looks like damage: no cut is out of reach, no frame
- *      vouches for one that is not there.
+ *      vouches for one that is not there;
+ *   4. what a follower was told to be acknowledged is in it.
  *
  * With ALONE: at some moment all stop where they are, for good; one more
  * candidate comes, takes the same steps as everybody, and must lead.
@@ -89,6 +90,15 @@ bool locked;
 /* ---- every state is looked at ---- */
 
 hidden byte o_epoch, o_life, o_child, o_frames, o_met;
+hidden byte o_take[LIVES + 1]; /* frames of each life in the history */
+
+/* What lets a follower deliver, without a claim, all that its EPOCH-START
+ * names: a frame that was built when that start was confirmed. */
+#ifdef FOLLOW_START
+#define VOUCHES(life) (visible[life] & 1)
+#else
+#define VOUCHES(life) (visible[life] & 2)
+#endif
 
 active proctype observer()
 {
@@ -122,6 +132,7 @@ end:	do
 			fi;
 			assert(confirmed[o_life] <= o_frames);
 			o_met = o_met | (1 << o_life);
+			o_take[o_life] = o_frames;
 			o_child = o_life;
 			o_epoch = parent[o_life]
 		od;
@@ -130,7 +141,14 @@ end:	do
 		:: o_life <= LIVES ->
 			assert((o_met & (1 << o_life)) ||
 			       confirmed[o_life] == 0);
+			assert(!VOUCHES(o_life) || cut[o_life] == 0 ||
+			       o_take[first[parent[o_life]]] >= cut[o_life]);
 			o_life++
+		:: else -> break
+		od;
+		o_life = 1;
+		do
+		:: o_life <= LIVES -> o_take[o_life] = 0; o_life++
 		:: else -> break
 		od;
 		o_epoch = 0; o_life = 0; o_child = 0; o_frames = 0; o_met = 0
