@@ -334,6 +334,30 @@ seal:
 #endif
 	/* 2. Seal everything below, durably: whether somebody else has done so
 	 * makes no difference. */
+#ifdef SEAL_FROM_SEALED
+	/* Down to the first that is sealed, and up again. */
+	m = e;
+	do
+	:: m > 1 && !sealed[claim[m - 1]] -> m--
+	:: m <= 1 || sealed[claim[m - 1]] -> break
+	od;
+#ifdef SEAL_IT_AGAIN
+	m = (m > 1 -> m - 1 : m);
+#endif
+	do
+	:: m < e ->
+		sealed[claim[m]] = true;
+		atomic {
+			if
+			:: !sealed[claim[m]] -> goto dead
+			:: else
+			fi;
+			seal_durable[claim[m]] = true
+		}
+		m++
+	:: m >= e -> break
+	od;
+#else
 	m = e - 1;
 	do
 	:: m == 0 -> break
@@ -372,6 +396,7 @@ passed:
 #endif
 		m--
 	od;
+#endif
 #ifdef READ_BEFORE_SEAL
 	m = names1;
 	goto start;
