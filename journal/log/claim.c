@@ -11,7 +11,8 @@
  * next leader reads.  Locks and clocks play no part in this.
  *
  * Claims are made in turn, one number after the other, and sealed from the
- * lowest up, each durably before the next: so below a sealed one all are.
+ * lowest up, each durably before the next: so below a sealed one all are, for
+ * good but for that one, whose seal may still be on its way.
  *
  * Sizes only grow, and a seal is repeated until the file is longer than a
  * claim, so a claim sealed while its owner is still writing it, or torn by a
@@ -263,26 +264,37 @@ static void claim_encode(struct log *log, const char magic[8], uint32_t epoch,
 	bytes_put32(out + 60, crc32c(0, out, 60));
 }
 
+/* "0000002a" and "0000002a-…": claims, segments, checkpoints, extents. */
 static int claim_collect(void *ctx, const char *name)
 {
 	uint32_t *highest = ctx;
 	unsigned epoch;
 	int used = 0;
 
-	if (strlen(name) == 8 && sscanf(name, "%8x%n", &epoch, &used) == 1 &&
-	    used == 8)
+	if (sscanf(name, "%8x%n", &epoch, &used) == 1 && used == 8 &&
+	    (!name[8] || name[8] == '-'))
 		*highest = (uint32_t)base_max(*highest, epoch);
 	return 0;
 }
 
-/* The highest number that the listing shows; 0: none. */
+/* The highest number that anything here has; 0: none.  The claims alone should
+ * tell, but a number that is used twice would destroy what was written under
+ * it, and claims are small files that somebody may remove. */
 static int claim_highest(struct log *log, uint32_t *ret)
 {
+	static const char *const dirs[] = {"epochs", "segments", "checkpoints",
+					   "extents"};
 	char path[LOG_PATH_BYTES];
+	int err = 0;
 
 	*ret = 0;
-	log_path(path, log->options.dir, "epochs");
-	return io_list(log->io, path, claim_collect, ret);
+	for (size_t i = 0; !err && i < ARRAY_COUNT(dirs); i++) {
+		log_path(path, log->options.dir, dirs[i]);
+		err = io_list(log->io, path, claim_collect, ret);
+		if (err == -ENOENT)
+			err = 0;
+	}
+	return err;
 }
 
 /* A mutant's. */
@@ -334,7 +346,7 @@ static int claim_make(struct log *log)
 	return err;
 }
 
-/* Whether a claim has been sealed: 1, durably, or 0. */
+/* Whether a claim has been sealed: 1 or 0. */
 static int claim_is_sealed(struct log *log, uint32_t epoch)
 {
 	char path[LOG_PATH_BYTES];
@@ -347,19 +359,18 @@ static int claim_is_sealed(struct log *log, uint32_t epoch)
 	if (err)
 		return err;
 	err = io_size(file, &size);
-	/* Another candidate's may be under way. */
-	if (!err && size > LOG_CLAIM_BYTES)
-		err = io_sync(file);
 	io_close(file);
 	return err ? err : size > LOG_CLAIM_BYTES;
 }
 
+/* Appends a seal of our own, also where there is one: another candidate's may
+ * not be durable yet, and we cannot make it so from another machine. */
 static int claim_seal(struct log *log, uint32_t epoch)
 {
 	uint8_t raw[LOG_CLAIM_BYTES];
 	char path[LOG_PATH_BYTES];
 	struct io_file *file;
-	uint64_t size;
+	uint64_t size = 0;
 	int err;
 
 	claim_path(log, epoch, path);
@@ -367,7 +378,6 @@ static int claim_seal(struct log *log, uint32_t epoch)
 	if (err)
 		return err;
 	claim_encode(log, seal_magic, log->epoch, raw);
-	err = io_size(file, &size);
 	for (int i = 0; !err && size <= LOG_CLAIM_BYTES; i++) {
 		err = i < SEAL_ATTEMPT_COUNT_MAX
 			      ? io_write(file, raw, sizeof(raw), 0)
@@ -375,7 +385,6 @@ static int claim_seal(struct log *log, uint32_t epoch)
 		if (!err)
 			err = io_size(file, &size);
 	}
-	/* A seal that another candidate wrote may not be durable yet. */
 	if (!err)
 		err = io_sync(file);
 	io_close(file);
@@ -392,7 +401,7 @@ int log_claim_verify(struct log *log)
 	return err;
 }
 
-/* Down to the first that is sealed, and up again.  By number, not by what a
+/* Down to the first that is sealed, and up again from there.  By number, not by what a
  * listing shows: a claim that is missing is one that somebody has deleted, and
  * hides none below it. */
 static int claim_seal_all(struct log *log)
@@ -401,10 +410,9 @@ static int claim_seal_all(struct log *log)
 	int err = 0;
 
 	while (epoch > 1 && err != 1) {
-		err = claim_is_sealed(log, epoch - 1);
+		err = claim_is_sealed(log, --epoch);
 		if (err < 0 && err != -ENOENT)
 			return err;
-		epoch -= err != 1;
 	}
 	if (MUTANT(SEAL_ONE) && epoch < log->epoch)
 		epoch = log->epoch - 1;

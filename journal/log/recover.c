@@ -85,6 +85,33 @@ static uint32_t recover_parent(const struct log_walk *walk,
 	return from ? (uint32_t)(from->segment >> 32) : 0;
 }
 
+/* What a deposed leader had in flight may have become visible after its file
+ * was synced, and be read, and be built upon: durable it must be. */
+static int recover_sync(struct log *log, const struct log_walk *walk)
+{
+	unsigned left = LOG_IN_FLIGHT_MAX;
+	int err = 0;
+
+	for (size_t i = walk->segment_count; !err && left && i-- > 0;) {
+		char path[LOG_PATH_BYTES];
+		struct io_file *file;
+
+		if (!walk->segments[i].used)
+			continue;
+		left--;
+		log_segment_path(walk->dir, walk->segments[i].key, path);
+		err = io_open(walk->io, path, IO_READ, &file);
+		if (!err) {
+			err = io_sync(file);
+			io_close(file);
+		}
+		if (err)
+			log_set_why(log, "cannot sync %s (%s)", path,
+				    err_str(err));
+	}
+	return err;
+}
+
 int log_recover(struct log *log, const struct log_position *from,
 		int (*each)(void *ctx, const struct log_record *), void *ctx)
 {
@@ -115,6 +142,8 @@ int log_recover(struct log *log, const struct log_position *from,
 		err = log_blame(log, err);
 	if (!err && MUTANT(READ_FIRST))
 		err = log_claim_seal_late(log);
+	if (!err)
+		err = recover_sync(log, &walk);
 	if (!err)
 		err = recover_register(log, &walk);
 	if (!err) {

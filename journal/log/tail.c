@@ -405,7 +405,9 @@ int log_tail_step(struct log_tail *t, uint64_t bytes_max,
 		tail_position(&f, &ahead);
 		t->seen_lsn = base_max(t->seen_lsn, ahead.lsn);
 		err = tail_hold(t, &f, raw);
-		if (!err)
+		/* An EPOCH-START's is the cut, which its writer has read and
+		 * may never have led from. */
+		if (!err && !(f.flags & LOG_FRAME_EPOCH_START))
 			err = tail_deliver(t, f.durable_lsn, each, ctx, &bytes);
 	}
 	if (!err && found < 0)

@@ -59,8 +59,9 @@ int checkpoint_write(const struct checkpoint_place *place, struct state *s,
 	err = write_blob(place, temporary, s, p, ret_hash, ret_bytes);
 	if (!err)
 		err = io_rename(io, temporary, path);
-	if (!err)
-		err = io_sync_dir(io, dir);
+	/* It has its name now, so what fails from here on is final. */
+	if (!err && io_sync_dir(io, dir))
+		return -EIO;
 	if (!err)
 		*ret = file;
 	/* Half a file takes space, which may be what was missing.  Nobody
