@@ -729,4 +729,64 @@ TEST("a start on a disk that is too full is known before anything is appended")
 	world_fini(&w);
 }
 
+static int unlink_claim(void *ctx, const char *name)
+{
+	char path[64];
+
+	snprintf(path, sizeof(path), "data/epochs/%s", name);
+	return io_unlink(ctx, path);
+}
+
+TEST("with its claims deleted a directory's epochs go on rising")
+{
+	struct sim_config config = sim_config_calm(60);
+	struct world w;
+
+	world_init(&w, &config);
+	for (uint32_t epoch = 1; epoch < 6; epoch++) {
+		world_boot(&w);
+		assert_int_equal(world_open(&w), 0);
+		assert_int_equal(log_epoch(w.h.log), epoch);
+		assert_int_equal(seen.count, w.next);
+		assert_int_equal(harness_put(&w.h, w.next++, 500), 0);
+		assert_int_equal(
+			io_list(w.h.io, "data/epochs", unlink_claim, w.h.io),
+			0);
+		world_down(&w);
+	}
+	world_fini(&w);
+}
+
+static int claim_sizes(void *ctx, const char *name)
+{
+	struct io_file *file;
+	char path[64];
+	uint64_t bytes;
+
+	snprintf(path, sizeof(path), "data/epochs/%s", name);
+	assert_int_equal(io_open(ctx, path, IO_READ, &file), 0);
+	assert_int_equal(io_size(file, &bytes), 0);
+	io_close(file);
+	/* Its own 64 bytes; one seal, and for those that were met first and
+	 * sealed already one more. */
+	assert_true(bytes >= 64 && bytes <= 64 * 3);
+	return 0;
+}
+
+TEST("a claim is sealed once or twice, however many come after it")
+{
+	struct sim_config config = sim_config_calm(61);
+	struct world w;
+
+	world_init(&w, &config);
+	for (uint32_t epoch = 1; epoch < 20; epoch++) {
+		world_boot(&w);
+		assert_int_equal(world_open(&w), 0);
+		assert_int_equal(
+			io_list(w.h.io, "data/epochs", claim_sizes, w.h.io), 0);
+		world_down(&w);
+	}
+	world_fini(&w);
+}
+
 TEST_MAIN()
