@@ -58,6 +58,8 @@ FUZZ_ENGINE ?= $(BUILD)/tests/fuzz/replay.o
 BENCH_SRC := $(wildcard bench/*.c)
 # One program of several files; unit tests named test_load* link them, too.
 LOAD_SRC := $(wildcard bench/load/*.c)
+# One program, which bench/check/check.py runs under callgrind.
+CHECK_SRC := $(wildcard bench/check/*.c)
 MAN_SRC := $(wildcard docs/man/*.scd)
 
 LIB_OBJ := $(LIB_SRC:%.c=$(BUILD)/%.o)
@@ -72,12 +74,14 @@ BENCH_BIN := $(BENCH_SRC:%.c=$(BUILD)/%)
 LOAD_BIN := $(BUILD)/bench/holdfast-load
 LOAD_OBJ := $(LOAD_SRC:%.c=$(BUILD)/%.o) \
 	$(BUILD)/tools/bench_value.o $(BUILD)/tools/histogram.o $(BUILD)/tools/options.o
+CHECK_BIN := $(BUILD)/bench/check/cost
+CHECK_OBJ := $(CHECK_SRC:%.c=$(BUILD)/%.o)
 LOAD_UNIT_BIN := $(filter $(BUILD)/tests/unit/test_load%,$(UNIT_BIN))
 THREADED_BIN := $(filter $(THREADED_TESTS:%=$(BUILD)/tests/unit/%),$(UNIT_BIN))
 MAN_PAGES := $(MAN_SRC:docs/man/%.scd=$(BUILD)/man/%)
 ALL_OBJ := $(LIB_OBJ) $(DAEMON_OBJ) $(TOOL_OBJ) $(SIM_SHARED_OBJ) \
 	$(patsubst %.c,$(BUILD)/%.o,$(UNIT_SRC) $(SIM_SRC) $(PEER_SRC) \
-	$(FUZZ_SRC) tests/fuzz/replay.c $(BENCH_SRC) $(LOAD_SRC))
+	$(FUZZ_SRC) tests/fuzz/replay.c $(BENCH_SRC) $(LOAD_SRC) $(CHECK_SRC))
 
 LINK = $(CC) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 # A sub-make of its own takes all cores, unless the caller has said -j.
@@ -109,6 +113,7 @@ help:
 	@echo 'make fuzz       every fuzz target under libFuzzer   [FUZZ_SECONDS=30]'
 	@echo 'make lab        a full disk, and power cuts on a real ext4 in guests   [LAB_CUTS=200]'
 	@echo 'make bench      measure the journal and the broker (bench/README.md)'
+	@echo 'make bench-check  instructions a message, against the committed ones   [UPDATE=1 SHOW=1]'
 	@echo 'make bench-peers  beside other brokers   [ROUNDS=3 SECONDS=5 PEERS= LOADS=core BACKLOG=1000000 OUT=]'
 
 .PHONY: deps
@@ -161,6 +166,14 @@ bench:
 	$(SUBMAKE) all bench-programs
 	@BUILD=$(BUILD) bench/run.sh
 
+# Skipped, with a word, where the figures do not apply.
+.PHONY: bench-check
+bench-check:
+	@tools/dev/deps test
+	$(SUBMAKE) check-programs
+	@BUILD=$(BUILD) bench/check/check.py $(if $(UPDATE),--update) $(if $(SHOW),--show) \
+		|| [ $$? -eq 77 ]
+
 # Peers that cannot be had are left out, and the report says so.
 ROUNDS ?= 3
 SECONDS ?= 5
@@ -198,11 +211,13 @@ clean:
 
 # ---- for tools/dev/run-tests ----
 
-.PHONY: unit-programs sim-programs peer-programs bench-programs fuzz-programs
+.PHONY: unit-programs sim-programs peer-programs bench-programs check-programs \
+	fuzz-programs
 unit-programs: $(UNIT_BIN)
 sim-programs: $(SIM_BIN)
 peer-programs: $(PEER_BIN)
 bench-programs: $(BENCH_BIN) $(LOAD_BIN)
+check-programs: $(CHECK_BIN)
 fuzz-programs: $(FUZZ_BIN)
 
 .PHONY: build-plain build-asan build-tsan build-fuzz build-mutant
@@ -247,6 +262,9 @@ $(LOAD_UNIT_BIN): $(BUILD)/%: $(BUILD)/%.o $(filter-out %/main.o,$(LOAD_OBJ)) $(
 	@$(LINK) -lcmocka
 
 $(LOAD_BIN): $(LOAD_OBJ) $(BUILD)/libholdfast.a
+	@$(LINK)
+
+$(CHECK_BIN): $(CHECK_OBJ) $(BUILD)/libholdfast.a
 	@$(LINK)
 
 # Their allocations can be made to fail (base/sim/sim.h).
