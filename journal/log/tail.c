@@ -406,7 +406,11 @@ int log_tail_step(struct log_tail *t, uint64_t bytes_max,
 		t->seen_lsn = base_max(t->seen_lsn, ahead.lsn);
 		err = tail_hold(t, &f, raw);
 		if (!err)
-			err = tail_deliver(t, f.durable_lsn, each, ctx, &bytes);
+			err = tail_deliver(t,
+					   MUTANT(FOLLOW_UNVOUCHED)
+						   ? UINT64_MAX
+						   : f.durable_lsn,
+					   each, ctx, &bytes);
 	}
 	if (!err && found < 0)
 		err = found;
