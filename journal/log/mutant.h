@@ -21,6 +21,7 @@ enum mutant {
 	 * its record is committed, without a look at the claim.  Of these two
 	 * safeguards either is enough: leaving out one changes nothing. */
 	MUTANT_DELETE_UNCHECKED,
+	MUTANT_FOLLOW_UNVOUCHED, /* a standby believes what it can read */
 	MUTANT_COUNT,
 };
 

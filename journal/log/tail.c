@@ -407,8 +407,13 @@ int log_tail_step(struct log_tail *t, uint64_t bytes_max,
 		err = tail_hold(t, &f, raw);
 		/* An EPOCH-START's is the cut, which its writer has read and
 		 * may never have led from. */
-		if (!err && !(f.flags & LOG_FRAME_EPOCH_START))
-			err = tail_deliver(t, f.durable_lsn, each, ctx, &bytes);
+		if (!err && (MUTANT(FOLLOW_UNVOUCHED) ||
+			     !(f.flags & LOG_FRAME_EPOCH_START)))
+			err = tail_deliver(t,
+					   MUTANT(FOLLOW_UNVOUCHED)
+						   ? UINT64_MAX
+						   : f.durable_lsn,
+					   each, ctx, &bytes);
 	}
 	if (!err && found < 0)
 		err = found;

@@ -53,8 +53,22 @@ static void rig_free(struct rig *r)
 	io_free(r->io);
 }
 
-static int rig_open(struct rig *r, const struct rig_options *o)
+/* It does not start.  One that followed is only killed: see rig.h. */
+static void rig_give_up(struct rig *r)
 {
+	r->died = sim_is_dead(sim_node(r->io));
+	r->index_failed = r->index && index_twin_corrupted(r->index);
+	if (r->follow_loop || r->member)
+		rig_kill(r);
+	else
+		rig_free(r);
+}
+
+/* ---- standing by ---- */
+
+static int rig_open_files(struct rig *r)
+{
+	const struct rig_options *o = &r->options;
 	struct log_options lo = {
 		.io = r->io,
 		.dir = "data",
@@ -83,56 +97,86 @@ static int rig_open(struct rig *r, const struct rig_options *o)
 		.failed = rig_failed,
 		.ctx = r,
 	};
-	struct core_options co = {
-		.io = r->io,
-		.loops = r->loops,
-		.shard_count = r->shard_count,
-		.rules = o->rules,
-		.rule_count = o->rule_count,
-		.memory_bytes = o->memory_bytes,
-		.expiry_scan_ns = o->expiry_scan_ns,
-	};
 	int err = io_mkdir(r->io, "data");
 
 	if (!err)
 		err = log_create(&lo, &r->log);
-	if (!err)
-		err = o->steal ? log_steal(r->log) : log_claim(r->log);
-	if (!err) {
-		r->epoch = log_epoch(r->log);
-		if (o->claimed)
-			o->claimed(o->ctx, r);
-	}
-	if (!err)
-		err = store_create(&so, &r->store);
-	if (!err)
-		err = store_recover(r->store, r->log);
-	if (err && r->store)
-		snprintf(r->why, sizeof(r->why), "%s", store_why(r->store));
-	else if (err)
-		snprintf(r->why, sizeof(r->why), "%s", log_why(r->log));
 	if (err)
-		return err;
-	co.log = r->log;
-	co.store = r->store;
-	err = core_create(&co, &r->core);
-	if (!err)
-		err = core_recover(r->core);
-	if (!err)
-		err = store_start(r->store, r->store_loop, r->extents_loop);
-	if (!err)
-		err = log_start(r->log, r->journal_loop);
-	if (err && !r->why[0])
-		snprintf(r->why, sizeof(r->why), "%s", log_why(r->log));
-	return err;
+		snprintf(r->why, sizeof(r->why), "%s", log_why(NULL));
+	return err ? err : store_create(&so, &r->store);
 }
 
-int rig_start(struct rig *r, struct sim *sim, const struct rig_options *o)
+/* What cannot be followed now can be later; the store knows why. */
+static void rig_follows(struct loop_timer *timer)
+{
+	struct rig *r = container_of(timer, struct rig, follow_timer);
+	bool more = false;
+	int err;
+
+	r->following = true;
+	err = store_follow(r->store, r->log, 1 << 18, &more);
+	r->following = false;
+	if (!r->options.follow_ns)
+		return;
+	loop_timer_set(r->follow_loop, timer,
+		       more && !err ? 0 : r->options.follow_ns);
+}
+
+static void rig_elected(void *ctx)
+{
+	struct rig *r = ctx;
+
+	r->elected = true;
+	r->epoch = log_epoch(r->log);
+	if (r->options.claimed)
+		r->options.claimed(r->options.ctx, r);
+}
+
+static void rig_stalled(void *ctx, const char *what, uint64_t ns)
+{
+	(void)ns;
+	rig_failed(ctx, -ETIMEDOUT, what);
+}
+
+static int rig_follow(struct rig *r)
+{
+	int err;
+
+	if (r->options.takeover_after_ns) {
+		struct member_options mo = {
+			.io = r->io,
+			.dir = "data",
+			.log = r->log,
+			.store = r->store,
+			.node = "rig",
+			.url = "",
+			.takeover_after_ns = r->options.takeover_after_ns,
+			.storage_timeout_ns = r->options.takeover_after_ns / 2,
+			.elected = rig_elected,
+			.stalled = rig_stalled,
+			.ctx = r,
+		};
+
+		err = member_create(&mo, &r->member);
+		return err ? err : member_start(r->member);
+	}
+	if (!r->options.follow_ns)
+		return 0;
+	err = loop_create(r->io, "follow", &r->follow_loop);
+	if (err)
+		return err;
+	r->follow_timer.fire = rig_follows;
+	loop_timer_set(r->follow_loop, &r->follow_timer, 0);
+	return loop_start(r->follow_loop, NULL, NULL);
+}
+
+int rig_stand_by(struct rig *r, struct sim *sim, const struct rig_options *o)
 {
 	static const uint8_t key[CRYPTO_KEY_BYTES] = {7};
 	int err;
 
 	memset(r, 0, sizeof(*r));
+	r->options = *o;
 	r->sim = sim;
 	r->shard_count = o->shard_count ? o->shard_count : 1;
 	r->scrubs = o->scrub_ns;
@@ -152,7 +196,69 @@ int rig_start(struct rig *r, struct sim *sim, const struct rig_options *o)
 	if (!err)
 		err = index_twin_create(sim, &o->index_faults, &r->index);
 	if (!err)
-		err = rig_open(r, o);
+		err = rig_open_files(r);
+	if (!err)
+		err = rig_follow(r);
+	if (err)
+		rig_give_up(r);
+	return err;
+}
+
+/* ---- leading ---- */
+
+static int rig_claim(struct rig *r)
+{
+	int err = r->options.steal ? log_steal(r->log) : log_claim(r->log);
+
+	if (err)
+		return err;
+	r->epoch = log_epoch(r->log);
+	if (r->options.claimed)
+		r->options.claimed(r->options.ctx, r);
+	return 0;
+}
+
+static int rig_recover(struct rig *r)
+{
+	struct core_options co = {
+		.io = r->io,
+		.loops = r->loops,
+		.shard_count = r->shard_count,
+		.rules = r->options.rules,
+		.rule_count = r->options.rule_count,
+		.memory_bytes = r->options.memory_bytes,
+		.expiry_scan_ns = r->options.expiry_scan_ns,
+		.log = r->log,
+		.store = r->store,
+	};
+	int err = store_recover(r->store, r->log);
+
+	if (err) {
+		snprintf(r->why, sizeof(r->why), "%s", store_why(r->store));
+		return err;
+	}
+	err = core_create(&co, &r->core);
+	if (!err)
+		err = core_recover(r->core);
+	if (!err)
+		err = store_start(r->store, r->store_loop, r->extents_loop);
+	if (err)
+		snprintf(r->why, sizeof(r->why), "%s", store_why(r->store));
+	if (!err)
+		err = log_start(r->log, r->journal_loop);
+	return err;
+}
+
+int rig_take_over(struct rig *r)
+{
+	int err;
+
+	r->options.follow_ns = 0;
+	if (r->follow_loop)
+		loop_timer_cancel(r->follow_loop, &r->follow_timer);
+	err = r->member ? 0 : rig_claim(r);
+	if (!err)
+		err = rig_recover(r);
 	for (unsigned i = 0; i < r->shard_count && !err; i++)
 		err = loop_start(r->loops[i], NULL, NULL);
 	if (!err)
@@ -161,12 +267,20 @@ int rig_start(struct rig *r, struct sim *sim, const struct rig_options *o)
 		err = loop_start(r->store_loop, NULL, NULL);
 	if (!err)
 		err = loop_start(r->extents_loop, NULL, NULL);
-	if (err) {
-		r->died = sim_is_dead(sim_node(r->io));
-		r->index_failed = r->index && index_twin_corrupted(r->index);
-		rig_free(r);
-	}
+	if (!err && r->member)
+		member_serves(r->member);
+	if (err && !r->why[0])
+		snprintf(r->why, sizeof(r->why), "%s", log_why(r->log));
+	if (err)
+		rig_give_up(r);
 	return err;
+}
+
+int rig_start(struct rig *r, struct sim *sim, const struct rig_options *o)
+{
+	int err = rig_stand_by(r, sim, o);
+
+	return err ? err : rig_take_over(r);
 }
 
 static void rig_look_away(struct rig *r)

@@ -11,6 +11,7 @@
 
 #include "base/sim/sim.h"
 #include "broker/core/core.h"
+#include "replication/member.h"
 #include "tests/sim/index_twin.h"
 
 #define RIG_SHARDS_MAX 4
@@ -21,9 +22,15 @@ struct rig_options {
 	unsigned disk, shard_count; /* 0: 1 shard */
 	/* Take over without the lock, from an owner that may be at work. */
 	bool steal;
-	/* While rig_start() runs: every claim before its own is sealed. */
+	/* Every claim before its own has been sealed: while rig_take_over()
+	 * runs, or when a member is elected. */
 	void (*claimed)(void *ctx, struct rig *);
 	void *ctx;
+	/* Standing by it follows the leader, so often; 0: not. */
+	uint64_t follow_ns;
+	/* Not 0: it is a member (replication/member.h), which follows, looks,
+	 * and decides when to claim. */
+	uint64_t takeover_after_ns;
 	uint64_t segment_bytes;	   /* 0: 1 MiB */
 	uint64_t checkpoint_bytes; /* 0: 1 MiB */
 	uint64_t checkpoint_ns;	   /* 0: 1 s */
@@ -39,11 +46,16 @@ struct rig_options {
 };
 
 struct rig {
+	struct rig_options options;
 	struct sim *sim;
 	struct io *io;
 	struct crypto_key *key;
 	struct loop *loops[RIG_SHARDS_MAX], *journal_loop, *store_loop;
-	struct loop *extents_loop;
+	struct loop *extents_loop, *follow_loop;
+	struct loop_timer follow_timer;
+	bool following; /* now, on the follow loop */
+	struct member *member;
+	bool elected;
 	struct index *index;
 	struct log *log;
 	struct store *store;
@@ -65,6 +77,11 @@ struct rig {
 /* 0, or what opening or recovery said (rig->why explains).  A failure leaves
  * nothing to stop. */
 int rig_start(struct rig *, struct sim *, const struct rig_options *);
+/* The same in two steps, with the first of which it stands by: others may
+ * lead.  A member must have been elected before the second.  A rig that has
+ * followed, or been a member, is killed in the end, not stopped. */
+int rig_stand_by(struct rig *, struct sim *, const struct rig_options *);
+int rig_take_over(struct rig *);
 /* Everything in flight ends, loops stop, memory goes: 0.  -EIO: it died or
  * failed on the way, and is to be killed. */
 int rig_stop(struct rig *);

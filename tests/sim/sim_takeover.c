@@ -17,11 +17,15 @@
 
 static void show_sum(const struct takeover_report *r)
 {
-	printf("%llu runs, %llu takeovers, %llu starts that failed, %llu "
+	printf("%llu runs, %llu takeovers (%llu by who had followed, %llu by "
+	       "election; %llu times left behind), %llu starts that failed, "
+	       "%llu "
 	       "zombies (%llu found out by themselves); %llu confirmed, %llu "
 	       "delivered, %llu acknowledged; %llu messages moved, %llu "
 	       "segments dropped, %llu checkpoints\n",
 	       (unsigned long long)r->runs, (unsigned long long)r->takeovers,
+	       (unsigned long long)r->warm, (unsigned long long)r->elected,
+	       (unsigned long long)r->resets,
 	       (unsigned long long)r->failed_starts,
 	       (unsigned long long)r->zombies,
 	       (unsigned long long)r->fenced_at_once,
@@ -53,6 +57,7 @@ static const char *const mutant_names[MUTANT_COUNT] = {
 	[MUTANT_PAST_CUT] = "past-cut",
 	[MUTANT_STORE_FIRST] = "store-first",
 	[MUTANT_DELETE_UNCHECKED] = "delete-unchecked",
+	[MUTANT_FOLLOW_UNVOUCHED] = "follow-unvouched",
 };
 
 /* What the oracle says of it, in the end; a crash is not an answer. */

@@ -13,6 +13,7 @@
 #define MS 1000000ull
 /* Paused zombies hold nothing up, but each costs memory. */
 #define ZOMBIES_MAX 2u
+#define STANDBYS_MAX 2u
 
 static const char *const how_names[] = {
 	[TAKEOVER_PAUSE] = "pause", [TAKEOVER_STALL] = "stall",
@@ -50,6 +51,10 @@ struct leader {
 	bool gone;	   /* killed, cut, or done with */
 };
 
+/* Who takes over: somebody who has just started, one that has followed the
+ * leader, or a member that decides so by itself. */
+enum kind { COLD, WARM, MEMBERS };
+
 struct course {
 	const struct takeover *run;
 	struct takeover_report *report;
@@ -61,7 +66,11 @@ struct course {
 	struct leader leaders[LEADERS_MAX];
 	size_t leader_count;
 	struct leader *now; /* who leads */
-	unsigned depth;	    /* of takeovers within each other */
+	uint32_t top_epoch; /* that anybody has claimed */
+	enum kind kind;
+	uint64_t takeover_ns; /* MEMBERS */
+	struct rig *standbys[STANDBYS_MAX];
+	unsigned depth; /* of takeovers within each other */
 	unsigned starts;
 	bool disturb_next; /* the next start is the one */
 	uint64_t start_calls;
@@ -191,7 +200,8 @@ static void interrupt(struct course *c, struct leader *l, enum takeover_how how)
 	case TAKEOVER_DICE:
 		ASSERT(false);
 	}
-	if (maybe(c, 50))
+	/* A healthy member with its lock is not taken over from. */
+	if (maybe(c, 50) || (c->kind == MEMBERS && how == TAKEOVER_RUN))
 		sim_drop_locks(node);
 }
 
@@ -208,6 +218,7 @@ static void claimed(void *ctx, struct rig *r)
 {
 	struct course *c = ctx;
 
+	c->top_epoch = base_max(c->top_epoch, r->epoch);
 	for (size_t i = 0; i < c->leader_count; i++) {
 		struct leader *l = &c->leaders[i];
 
@@ -221,10 +232,7 @@ static void claimed(void *ctx, struct rig *r)
 
 static bool is_superseded(const struct course *c, uint32_t epoch)
 {
-	for (size_t i = 0; i < c->leader_count; i++)
-		if (c->leaders[i].rig->epoch > epoch)
-			return true;
-	return false;
+	return c->top_epoch > epoch;
 }
 
 static void resume(struct course *c, struct leader *l)
@@ -374,56 +382,253 @@ static void started(struct course *c, struct rig *r, bool cramped)
 	c->now = l;
 }
 
-/* True: it leads, or somebody else does. */
-static bool try_to_lead(struct course *c)
+/* ---- standing by ---- */
+
+static void lead(struct course *c);
+
+static bool standby_is_dead(const struct rig *r)
+{
+	return sim_is_dead(sim_node(r->io)) || r->failed;
+}
+
+static struct rig_options some_options(struct course *c);
+static struct rig *rig_memory(void);
+
+/* In the place of one that is dead, or of any. */
+static void standby_add(struct course *c)
+{
+	struct rig_options options = some_options(c);
+	struct rig *r;
+	size_t i = 0;
+	int err;
+
+	while (i + 1 < STANDBYS_MAX && c->standbys[i] &&
+	       !standby_is_dead(c->standbys[i]))
+		i++;
+	if (c->standbys[i])
+		rig_kill(c->standbys[i]);
+	c->standbys[i] = NULL;
+	if (c->kind == MEMBERS)
+		options.takeover_after_ns = c->takeover_ns;
+	else
+		options.follow_ns = MS << sim_below(c->sim, 8);
+	r = rig_memory();
+	err = rig_stand_by(r, c->sim, &options);
+	if (err && !r->died)
+		refuse("nobody can stand by", err, r->why);
+	if (!err)
+		c->standbys[i] = r;
+}
+
+static unsigned standbys_count(struct course *c)
+{
+	unsigned count = 0;
+
+	for (size_t i = 0; i < STANDBYS_MAX; i++) {
+		if (c->standbys[i] && standby_is_dead(c->standbys[i]))
+			c->standbys[i] = NULL;
+		count += c->standbys[i] != NULL;
+	}
+	return count;
+}
+
+static void standbys_wake(struct course *c)
+{
+	for (size_t i = 0; i < STANDBYS_MAX; i++)
+		if (c->standbys[i])
+			sim_resume(sim_node(c->standbys[i]->io));
+}
+
+/* Those that are gone are replaced; some stand still for a while. */
+static void standbys_care(struct course *c)
+{
+	unsigned count = standbys_count(c);
+
+	if (c->kind != COLD && count < STANDBYS_MAX && maybe(c, 70))
+		standby_add(c);
+	standbys_wake(c);
+	for (size_t i = 0; i < STANDBYS_MAX; i++)
+		if (c->standbys[i] && maybe(c, 30))
+			sim_pause(sim_node(c->standbys[i]->io), maybe(c, 50));
+}
+
+/* Nobody else takes over any more. */
+static void standbys_end(struct course *c)
+{
+	do {
+		if (!c->now)
+			lead(c);
+		for (size_t i = 0; i < STANDBYS_MAX; i++)
+			if (c->standbys[i] && !standby_is_dead(c->standbys[i]))
+				rig_kill(c->standbys[i]);
+		standbys_count(c);
+	} while (!c->now);
+}
+
+/* NULL: there is none, or it is below us on the stack. */
+static struct rig *standby_take(struct course *c)
+{
+	for (size_t i = 0; c->kind == WARM && i < STANDBYS_MAX; i++) {
+		struct rig *r = c->standbys[i];
+
+		if (!r || standby_is_dead(r) || r->following || maybe(c, 20))
+			continue;
+		sim_resume(sim_node(r->io));
+		/* It may find that it was left behind. */
+		if (maybe(c, 50))
+			sim_run_for(c->sim, r->options.follow_ns);
+		if (standby_is_dead(r) || r->following)
+			continue;
+		c->standbys[i] = NULL;
+		return r;
+	}
+	return NULL;
+}
+
+static struct rig_options some_options(struct course *c)
+{
+	struct rig_options o = c->rig;
+
+	if (maybe(c, 60))
+		o.memory_bytes = 0;
+	o.claimed = claimed;
+	o.ctx = c;
+	return o;
+}
+
+static struct rig *rig_memory(void)
 {
 	struct rig *r = calloc(1, sizeof(*r));
-	struct rig_options options = c->rig;
-	struct watch before;
-	uint64_t at = 0;
-	int err;
 
 	if (!r)
 		model_fail("the test has no memory");
-	if (++c->starts > STARTS_MAX)
-		model_fail("the broker does not come to an end");
-	options.steal = c->leader_count && maybe(c, 70);
-	if (maybe(c, 60))
-		options.memory_bytes = 0;
-	options.claimed = claimed;
-	options.ctx = c;
-	if (c->run->how == TAKEOVER_DICE && c->leader_count && c->depth < 3 &&
-	    maybe(c, 30))
-		at = 1 + sim_below(c->sim, (uint64_t)8 << sim_below(c->sim, 5));
-	if (c->disturb_next)
-		before = watch(c, r, c->run->at, at_start_call);
-	else
-		before = watch(c, r, at, at ? disturb_start : NULL);
-	c->disturb_next = false;
-	err = rig_start(r, c->sim, &options);
-	c->start_calls = c->calls;
-	unwatch(c, &before);
+	return r;
+}
+
+/* What became of it.  True: it leads, or somebody else does. */
+static bool has_led(struct course *c, struct rig *r, int err)
+{
 	if (!err) {
-		started(c, r, options.memory_bytes);
-		return true;
+		started(c, r, r->options.memory_bytes);
+		return c->now != NULL;
 	}
 	c->report->failed_starts++;
-	if (err == -E_FENCED && is_superseded(c, r->epoch))
+	/* Of members one may have sealed all others, and died. */
+	if (err == -E_FENCED &&
+	    (is_superseded(c, r->epoch) || c->kind == MEMBERS))
 		return c->now != NULL;
 	/* Somebody leads, and does not let go. */
-	if (err == -EAGAIN && !options.steal)
+	if (err == -EAGAIN && !r->options.steal)
 		return false;
 	if (!r->died)
 		refuse("the broker does not start", err, r->why);
 	return c->now != NULL;
 }
 
+static bool try_to_lead(struct course *c)
+{
+	struct rig_options options = some_options(c);
+	struct rig *r = standby_take(c);
+	struct watch before;
+	uint64_t at = 0;
+	int err = 0;
+
+	if (++c->starts > STARTS_MAX)
+		model_fail("the broker does not come to an end");
+	options.steal = c->leader_count && maybe(c, 70);
+	if (c->run->how == TAKEOVER_DICE && c->leader_count && c->depth < 3 &&
+	    maybe(c, 30))
+		at = 1 + sim_below(c->sim, (uint64_t)8 << sim_below(c->sim, 5));
+	if (r) {
+		c->report->warm++;
+		c->report->resets += store_stats(r->store)->follow_resets;
+		r->options.steal = options.steal;
+	}
+	if (!r)
+		r = rig_memory();
+	if (c->disturb_next)
+		before = watch(c, r, c->run->at, at_start_call);
+	else
+		before = watch(c, r, at, at ? disturb_start : NULL);
+	c->disturb_next = false;
+	if (!r->io)
+		err = rig_stand_by(r, c->sim, &options);
+	if (!err)
+		err = rig_take_over(r);
+	c->start_calls = c->calls;
+	unwatch(c, &before);
+	return has_led(c, r, err);
+}
+
+/* Members decide for themselves. */
+static bool is_elected(void *ctx)
+{
+	struct course *c = ctx;
+
+	for (size_t i = 0; i < STANDBYS_MAX; i++)
+		if (c->standbys[i] && c->standbys[i]->elected)
+			return true;
+	return false;
+}
+
+static void await_election(struct course *c)
+{
+	uint64_t begun_ns = sim_now_ns(c->sim), ns = 0;
+	uint64_t add_ns = 10 * c->takeover_ns;
+
+	standbys_wake(c);
+	while (!is_elected(c)) {
+		if (ns > 100 * c->takeover_ns + 60000 * MS)
+			model_fail("nobody takes over");
+		/* One that goes on gives signs of life, and may have its lock
+		 * back. */
+		for (size_t i = 0; i < c->leader_count; i++)
+			if (ns > 3 * c->takeover_ns && !c->leaders[i].gone)
+				sim_pause(sim_node(c->leaders[i].rig->io),
+					  false);
+		/* Those whose turn it is may be below us on the stack. */
+		if (!standbys_count(c) || ns > add_ns) {
+			standby_add(c);
+			add_ns = ns + 10 * c->takeover_ns;
+		}
+		sim_run_for(c->sim, c->takeover_ns / 10 + 1);
+		ns = sim_now_ns(c->sim) - begun_ns;
+	}
+}
+
+static bool elected_leads(struct course *c)
+{
+	struct rig *r = NULL;
+	struct watch before;
+	int err;
+
+	if (++c->starts > STARTS_MAX)
+		model_fail("the broker does not come to an end");
+	await_election(c);
+	for (size_t i = 0; i < STANDBYS_MAX && !r; i++) {
+		r = c->standbys[i] && c->standbys[i]->elected ? c->standbys[i]
+							      : NULL;
+		if (r)
+			c->standbys[i] = NULL;
+	}
+	c->report->elected++;
+	c->report->resets += store_stats(r->store)->follow_resets;
+	before = watch(c, r, 0, NULL);
+	err = rig_take_over(r);
+	unwatch(c, &before);
+	return has_led(c, r, err);
+}
+
 static void lead(struct course *c)
 {
-	c->depth++;
-	while (!try_to_lead(c))
-		;
-	c->depth--;
+	/* While a standby starts, another one may be elected. */
+	do {
+		c->depth++;
+		while (c->kind == MEMBERS ? !elected_leads(c) : !try_to_lead(c))
+			;
+		c->depth--;
+		standbys_care(c);
+	} while (!c->now);
 }
 
 /* ---- zombies ---- */
@@ -455,7 +660,9 @@ static void zombie_ends(struct course *c, struct leader *l)
 	if (!has_found_out(c, l, 30000 * MS))
 		model_fail("the deposed leader of epoch %u does not find out",
 			   (unsigned)l->rig->epoch);
-	if (l->rig->failed != -E_FENCED)
+	/* A member's watchdog may be quicker. */
+	if (l->rig->failed != -E_FENCED &&
+	    !(l->rig->member && l->rig->failed == -ETIMEDOUT))
 		refuse("the deposed leader does not say that it was fenced",
 		       l->rig->failed, l->rig->why);
 	sim_run_for(c->sim, 5 * MS);
@@ -490,10 +697,18 @@ static void zombies_wake(struct course *c)
 
 /* ---- who leads ---- */
 
-static void check_health(const struct leader *l)
+/* A leader may be deposed by an election while it works; or by a member that
+ * has claimed, and died before it could say so; or its watchdog barks. */
+static void check_health(struct course *c, struct leader *l)
 {
-	if (l->rig->failed)
-		refuse("the leader failed", l->rig->failed, l->rig->why);
+	int err = l->rig->failed;
+
+	if (!err || l->deposed)
+		return;
+	if (c->kind != MEMBERS || (err != -E_FENCED && err != -ETIMEDOUT))
+		refuse("the leader failed", err, l->rig->why);
+	depose(c, l);
+	leader_end(c, l);
 }
 
 /* Only who accepts everything is given everything by a broker that has little
@@ -508,8 +723,9 @@ static void look(struct course *c, enum load_census_end end)
 		end = LOAD_ACCEPT_ALL;
 	if (load_census(l->rig, &c->model, end))
 		return;
-	check_health(l);
-	model_fail("the leader is dead, and nobody has killed it");
+	check_health(c, l);
+	if (!l->deposed)
+		model_fail("the leader is dead, and nobody has killed it");
 }
 
 static void work(struct course *c)
@@ -519,10 +735,11 @@ static void work(struct course *c)
 	if (maybe(c, 50))
 		look(c, maybe(c, 50) ? LOAD_LEAVE : LOAD_ACCEPT_HALF);
 	zombies_wake(c);
+	if (l->deposed)
+		return;
 	l->load = load_create(l->rig, &c->model, &c->load);
 	load_run(l->load);
-	if (!l->deposed)
-		check_health(l);
+	check_health(c, l);
 }
 
 static void check_history(struct course *c)
@@ -570,15 +787,11 @@ static void take_over_here(struct course *c)
 	c->at = 0;
 }
 
-/* One reign, to its end. */
-static void reign(struct course *c)
+static void reign_under_load(struct course *c, struct leader *l)
 {
-	struct leader *l = c->now;
 	struct watch before = {0};
 	uint64_t dice = sim_below(c->sim, 10);
 
-	if (maybe(c, 40))
-		look(c, maybe(c, 50) ? LOAD_LEAVE : LOAD_ACCEPT_HALF);
 	if (dice < 6)
 		before = watch(c, l->rig,
 			       1 + sim_below(c->sim, (uint64_t)16 << sim_below(
@@ -591,14 +804,28 @@ static void reign(struct course *c)
 	l->load = load_create(l->rig, &c->model, &c->load);
 	load_run(l->load);
 	unwatch(c, &before);
-	if (!l->deposed)
-		check_health(l);
+	check_health(c, l);
+}
+
+/* One reign, to its end. */
+static void reign(struct course *c)
+{
+	struct leader *l;
+
+	if (!c->now)
+		lead(c);
+	l = c->now;
+	if (maybe(c, 40))
+		look(c, maybe(c, 50) ? LOAD_LEAVE : LOAD_ACCEPT_HALF);
+	if (c->now == l)
+		reign_under_load(c, l);
 	if (c->now == l) {
 		interrupt(c, l, some_how(c));
 		if (!l->gone && maybe(c, 50))
 			load_publish(l->load, (unsigned)sim_below(c->sim, 20));
-		lead(c);
 	}
+	if (!c->now)
+		lead(c);
 	if (maybe(c, 30))
 		zombies_wake(c);
 }
@@ -673,11 +900,17 @@ static struct sim_config world_of(const struct takeover *run)
 	return config;
 }
 
+static void leaders_end(struct course *c)
+{
+	for (size_t i = 0; i < c->leader_count; i++)
+		leader_end(c, &c->leaders[i]);
+}
+
 static void stop(struct course *c)
 {
 	leader_count_up(c, c->now);
 	if (rig_stop(c->now->rig) != 0) {
-		check_health(c->now);
+		check_health(c, c->now);
 		model_fail("the leader is dead, and nobody has killed it");
 	}
 	c->now->gone = true;
@@ -691,20 +924,24 @@ __attribute__((noreturn)) static void finish(struct course *c)
 	struct rig *r;
 	int err;
 
+	standbys_end(c);
 	zombies_end(c, 0);
 	check_history(c);
-	look(c, maybe(c, 50) ? LOAD_LEAVE : LOAD_ACCEPT_HALF);
+	/* A member's watchdog may still bark. */
+	if (c->kind == MEMBERS && c->now)
+		depose(c, c->now);
+	if (c->now)
+		look(c, maybe(c, 50) ? LOAD_LEAVE : LOAD_ACCEPT_HALF);
 	if (maybe(c, 30))
 		sim_disk_cut(c->disk);
-	else if (maybe(c, 50))
+	else if (c->now && maybe(c, 50) && !c->now->rig->follow_loop)
 		stop(c);
+	leaders_end(c);
 	plain.memory_bytes = 0;
 	for (unsigned i = 0; i < 2; i++) {
-		leader_end(c, c->now);
+		leaders_end(c);
 		model_crash(&c->model);
-		r = calloc(1, sizeof(*r));
-		if (!r)
-			model_fail("the test has no memory");
+		r = rig_memory();
 		err = rig_start(r, c->sim, &plain);
 		if (err)
 			refuse("the broker does not start", err, r->why);
@@ -724,7 +961,10 @@ __attribute__((noreturn)) static void finish(struct course *c)
 __attribute__((noreturn)) static void run_dice(struct course *c)
 {
 	unsigned reigns = 1 + (unsigned)sim_below(c->sim, 5);
+	uint64_t dice = sim_below(c->sim, 4);
 
+	c->kind = dice == 0 ? COLD : dice < 3 ? WARM : MEMBERS;
+	c->takeover_ns = (100 * MS) << sim_below(c->sim, 5);
 	lead(c);
 	for (unsigned i = 0; i < reigns; i++) {
 		reign(c);

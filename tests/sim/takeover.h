@@ -46,6 +46,8 @@ struct takeover {
 
 struct takeover_report {
 	uint64_t runs, takeovers, failed_starts;
+	uint64_t warm, elected;	 /* ... of which had followed; decided so */
+	uint64_t resets;	 /* times they began to follow again */
 	uint64_t zombies;	 /* that went on and found out */
 	uint64_t fenced_at_once; /* ... of which without being asked */
 	uint64_t calls;		 /* there are where it happens */
