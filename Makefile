@@ -260,6 +260,10 @@ $(SIM_BIN): $(BUILD)/%: $(BUILD)/%.o $(SIM_SHARED_OBJ) $(BUILD)/libholdfast.a
 $(PEER_BIN) $(BENCH_BIN): $(BUILD)/%: $(BUILD)/%.o $(BUILD)/libholdfast.a
 	@$(LINK)
 
+$(BUILD)/tests/lab/%.so: tests/lab/%.c
+	@mkdir -p $(@D)
+	@$(CC) $(CPPFLAGS) $(ALL_CFLAGS) $(LDFLAGS) -fPIC -shared -MMD -MP -o $@ $<
+
 $(FUZZ_BIN): $(BUILD)/%: $(BUILD)/%.o $(filter %.o,$(FUZZ_ENGINE)) $(BUILD)/libholdfast.a
 	@$(LINK) $(filter-out %.o,$(FUZZ_ENGINE))
 

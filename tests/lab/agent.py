@@ -11,6 +11,7 @@ terminal's buffer is a page): what is long goes to a file of the share."""
 import json
 import os
 import signal
+import struct
 import subprocess
 import sys
 import threading
@@ -21,16 +22,19 @@ import urllib.request
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)),
                                 "..", "interop"))
-from broker import fork_action  # noqa: E402
+from broker import die_with_parent  # noqa: E402
 
 SHORT = 1500
 
 
 class Agent:
-    """Starts at most one broker at a time."""
+    """Runs one broker, and again a while after it ended, until told to stop:
+    what an init system does."""
 
     def __init__(self):
-        self.process = None
+        self.process, self.codes = None, []
+        self.wanted = False
+        self.ended = threading.Event()
 
     def shell(self, command, seconds=30):
         done = subprocess.run(["bash", "-c", command], capture_output=True,
@@ -38,40 +42,87 @@ class Agent:
         return {"code": done.returncode,
                 "said": (done.stdout + done.stderr)[-SHORT:]}
 
-    def start(self, command, log, environment):
-        """At the end of what is in log."""
-        if self.process and self.process.poll() is None:
-            raise AssertionError("a broker is running already")
-        with open(log, "ab") as out:
-            self.process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=out, stderr=out,
-                preexec_fn=fork_action(),
-                env=dict(os.environ, **environment))
-        return self.process.pid
+    def start(self, command, log, environment, again_s):
+        """again_s: how long after its end it is started again.  It writes at
+        the end of log."""
+        if self.wanted:
+            raise AssertionError("a broker is kept running already")
+        self.wanted = True
+        self.ended.clear()
+        begun = threading.Event()
+        threading.Thread(target=self.keep, daemon=True, args=(
+            command, log, environment, again_s, begun)).start()
+        begun.wait()
 
-    def code(self, seconds=0):
-        """Its exit code (below 0: a signal's number), or None: it runs."""
-        if not self.process:
+    def keep(self, command, log, environment, again_s, begun):
+        """A thread that lives as long as its children, which die with it."""
+        while self.wanted:
+            with open(log, "ab") as out:
+                self.process = subprocess.Popen(
+                    command, stdin=subprocess.DEVNULL, stdout=out, stderr=out,
+                    preexec_fn=die_with_parent,
+                    env=dict(os.environ, **environment))
+            begun.set()
+            self.codes.append(self.process.wait())
+            until = time.monotonic() + again_s
+            while self.wanted and time.monotonic() < until:
+                time.sleep(0.01)
+        self.ended.set()
+
+    def stop(self, number, seconds):
+        """Ends it for good; its exit code, below 0 a signal's number."""
+        if not self.wanted:
             return None
-        try:
-            return self.process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            return None
+        self.wanted = False
+        self.send(number)
+        self.send(signal.SIGCONT)
+        if not self.ended.wait(seconds):
+            raise AssertionError("the broker has not ended after %d s" %
+                                 seconds)
+        return self.codes[-1]
+
+    def send(self, number):
+        if self.process.poll() is None:
+            self.process.send_signal(number)
 
     def signal(self, number):
-        self.process.send_signal(number)
+        """Returns how many times it has ended so far, to tell lives apart."""
+        self.send(number)
+        return len(self.codes)
+
+    def lives(self):
+        """The exit codes of all its lives but the one that goes on."""
+        return self.codes[-100:]
 
     def pause(self, after_us, hold_s):
         """SIGSTOP at an exact moment, SIGCONT after hold_s."""
-        begin = time.perf_counter_ns()
-        until = begin + after_us * 1000
+        until = time.perf_counter_ns() + after_us * 1000
         if after_us > 20000:
             time.sleep(after_us / 1e6 - 0.01)
         while time.perf_counter_ns() < until:
             pass
-        self.process.send_signal(signal.SIGSTOP)
+        self.send(signal.SIGSTOP)
         time.sleep(hold_s)
-        self.process.send_signal(signal.SIGCONT)
+        self.send(signal.SIGCONT)
+
+    def pause_at(self, control, step, passes, hold_s, seconds):
+        """The same at a step of a commit (commit_steps.c).  False: it did not
+        come to that step in time."""
+        with open(control, "r+b", buffering=0) as f:
+            f.write(struct.pack("=III", 0, passes, 0))
+            f.seek(0)
+            f.write(struct.pack("=I", step))
+            until = time.monotonic() + seconds
+            while time.monotonic() < until:
+                f.seek(0)
+                if struct.unpack("=III", f.read(12))[2]:
+                    time.sleep(hold_s)
+                    self.send(signal.SIGCONT)
+                    return True
+                time.sleep(0.005)
+            f.seek(0)
+            f.write(struct.pack("=III", 0, 0, 0))
+        return False
 
     def get(self, url, seconds=5):
         """The body of an HTTP answer."""
@@ -99,7 +150,7 @@ def serve(path):
                 text = text[os.write(line, text):]
 
     with open(line, "rb", closefd=False) as requests:
-        answer({"id": 0, "do": "code", "with": []})
+        answer({"id": 0, "do": "lives", "with": []})
         for text in requests:
             threading.Thread(target=answer, args=[json.loads(text)],
                              daemon=True).start()

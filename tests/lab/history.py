@@ -1,8 +1,8 @@
 #!/usr/bin/python3
 """Reads a journal without its key, and says whether it is one history.
 
-history.py DIR   prints the epochs of the line and what is wrong; exits with 1
-                 when something is
+history.py DIR   prints what the line is made of and what is wrong; exits with
+                 1 when something is
 
 Written from docs/format/journal.md and from nothing else: it shares no line
 with the broker, so that the two must agree.  It looks at claims and seals,
@@ -10,16 +10,16 @@ segment headers, frame headers, both CRCs, the chain, LSNs, epochs, parents
 and cuts.  What must hold:
 
   every claim below the newest epoch of the line is sealed;
-  from the oldest segment that is kept to the end, frame by frame, each
-  continues the one before it, and every epoch but the newest ends at exactly
-  the cut that the next one names;
+  frame by frame each continues the one before it, and every epoch but the
+  newest ends at exactly the cut that the next one names;
   nobody has acknowledged anything off that line: no frame behind a cut, or of
-  an epoch that is nobody's parent, says that it knows more durable than the
-  line has;
+  an epoch that is nobody's parent, knows more to be durable than the line has;
   nothing behind the end says that the end was acknowledged.
 
-A journal may be read while it is written: only its end moves.  A second
-reading finds the first one's end again: is_continued_by()."""
+Segments that nothing needs any more are deleted, not only the oldest; where a
+whole file is missing nothing can be said of what was in it, and gaps counts
+it.  Whoever reads again and again (Reader) knows what was there before, and
+compares.  A journal may be read while it is written: only its end moves."""
 
 import array
 import hashlib
@@ -35,7 +35,9 @@ SEGMENT = struct.Struct("<8sH6s16sQQ16s16s")
 FRAME = struct.Struct("<8sHHI16sQIIQQQII16s32s32sI")
 EPOCH_START = 1
 PERSON = b"holdfast frame chain 1\0"
+FRAME_BYTES_MAX = 1 << 20
 READS_MAX = 4  # of a journal that is being written
+KNOWN_MAX = 200000
 
 
 def crc_table():
@@ -83,7 +85,7 @@ def read_frame(data, offset, cluster, segment, data_key):
             crc32c(head[:252] + head[256:]) or version != 1 or
             its_cluster != cluster or its_segment != segment or
             epoch != segment >> 32 or at != offset or key != data_key or
-            count < 1 or stored % BLOCK or stored > 1 << 20 or
+            count < 1 or stored % BLOCK or stored > FRAME_BYTES_MAX or
             payload != stored - HEADER):
         return None
     covered = head[:128] + bytes(32) + head[160:252] + bytes(4) + head[256:]
@@ -105,7 +107,7 @@ class Segment:
     file; stray: others, behind what is not a frame."""
 
     def __init__(self, path, key, cluster):
-        self.key = key
+        self.key, self.size = key, 0
         self.frames, self.stray = [], []
         with open(path, "rb") as f:
             data = f.read()
@@ -123,6 +125,7 @@ class Segment:
                                                                   size)
         if self.wrong:
             return
+        self.size = size
         offset, found = BLOCK, self.frames
         while offset < size:
             frame = read_frame(data, offset, cluster, key, data_key)
@@ -153,24 +156,34 @@ class Epoch:
                 for frame in segment.frames + segment.stray]
 
     def run(self):
-        """From its oldest frame on, each that continues the one before."""
-        frames = []
+        """Its frames in order, up to where one does not follow."""
+        frames, sequence = [], None
         for segment in self.segments:
             for frame in segment.frames:
-                if frames and (frame.lsn != frames[-1].end or
-                               frame.previous != frames[-1].chain):
-                    break
+                if frames and not follows(frames[-1], frame) and not (
+                        frame is segment.frames[0] and
+                        frame.lsn > frames[-1].end and
+                        segment.key > sequence + 1):
+                    return frames
                 frames.append(frame)
+                sequence = segment.key
         return frames
+
+
+def follows(before, frame):
+    return frame.lsn == before.end and frame.previous == before.chain
 
 
 class History:
     """line: frames from the oldest kept to the end; wrong: sentences; behind:
-    how many whole frames there are behind cuts.  extra: directories with more
-    names of segments, which may have lost theirs in DIR."""
+    how many whole frames there are behind cuts; cuts: how many were reached
+    exactly.  extra: directories with more names of segments, which may have
+    lost theirs in DIR.  known: chain values by LSN, of earlier readings."""
 
-    def __init__(self, dir, extra=()):
-        self.dir, self.wrong, self.line, self.behind = dir, [], [], 0
+    def __init__(self, dir, extra=(), known=()):
+        self.dir, self.wrong, self.line = dir, [], []
+        self.behind = self.cuts = self.gaps = 0
+        self.known = dict(known)
         with open(os.path.join(dir, "cluster"), "rb") as f:
             raw = f.read()
         if len(raw) != 64 or raw[:8] != b"HFCLUSTR" or \
@@ -181,6 +194,7 @@ class History:
         self.read_segments([os.path.join(dir, "segments"), *extra])
         self.read_claims()
         self.find_line()
+        self.check_line()
 
     def epoch(self, number):
         return self.epochs.setdefault(number, Epoch(number))
@@ -232,142 +246,140 @@ class History:
                                                                   number))
 
     def find_line(self):
-        numbers = sorted(self.epochs, reverse=True)
-        newest = next((n for n in numbers if self.epochs[n].start()), None)
-        if newest is None:
-            # Its first segment may be gone, with the epochs before it.
-            newest = next((n for n in numbers if self.epochs[n].all()), None)
-        if newest is None:
-            return
-        for number in numbers:
-            epoch = self.epochs[number]
-            if number > newest and epoch.all():
-                self.wrong.append("epoch %d has frames and no EPOCH-START" %
-                                  number)
-            if number < newest and not epoch.sealed:
-                self.wrong.append("epoch %d is not sealed, and %d leads" %
-                                  (number, newest))
-        on_line, cut, child = [], None, newest
-        while True:
-            frames = self.part(child, cut)
+        numbers = sorted((n for n in self.epochs if self.epochs[n].all()),
+                         reverse=True)
+        child, cut = numbers[0] if numbers else 0, None
+        self.newest = child
+        on_line = []
+        while child:
+            frames = self.part(self.epochs[child], cut)
             on_line.append(child)
             self.line = frames + self.line
-            start = frames[0] if frames and frames[0].is_start else None
-            if not start or not start.parent:
+            cut = frames[0] if frames and frames[0].is_start else None
+            child = cut.parent if cut else 0
+            if child >= on_line[-1]:
+                self.wrong.append("epoch %d has the parent %d" % (
+                    on_line[-1], child))
                 break
-            if start.parent >= child:
-                self.wrong.append("epoch %d has the parent %d" %
-                                  (child, start.parent))
+            if child and not (child in self.epochs and
+                              self.epochs[child].segments):
+                self.gaps += 1
                 break
-            if not self.epochs.get(start.parent) or \
-                    not self.epochs[start.parent].segments:
-                break  # all before it is deleted
-            cut, child = start, start.parent
-        self.check_end(self.epochs[newest])
-        self.check_others(set(on_line))
+        self.check_others(on_line)
+        for number, epoch in self.epochs.items():
+            if number < self.newest and not epoch.sealed:
+                self.wrong.append("epoch %d is not sealed, and %d leads" %
+                                  (number, self.newest))
 
-    def part(self, number, cut):
-        """The frames of one epoch on the line, and what follows its cut."""
-        epoch = self.epochs[number]
+    def part(self, epoch, cut):
+        """The frames of one epoch on the line; what follows its cut."""
         run = epoch.run()
-        if cut is None:
-            return run
-        kept = [f for f in run if f.end <= cut.lsn]
-        reached = kept[-1] if kept else None
-        if reached is None:
-            # An EPOCH-START with nothing behind it may have been the cut's
-            # own beginning; whole frames must not straddle it.
-            if run and run[0].lsn < cut.lsn:
-                self.wrong.append("epoch %d: a frame straddles the cut at "
-                                  "LSN %d" % (number, cut.lsn))
-        elif reached.end != cut.lsn or reached.chain != cut.previous:
-            self.wrong.append(
-                "epoch %d ends at LSN %d, and epoch %d begins at %d: what was "
-                "acknowledged between them is missing or another" % (
-                    number, reached.end, cut.epoch, cut.lsn))
+        end = cut.lsn if cut else run[-1].end if run else 0
+        kept = [f for f in run if f.end <= end]
+        if cut:
+            self.check_cut(epoch, run, kept, cut)
         ids = {(f.segment, f.offset) for f in kept}
         for frame in epoch.all():
             if (frame.segment, frame.offset) in ids:
                 continue
             self.behind += 1
-            if frame.durable > cut.lsn:
+            if frame.durable > end:
                 self.wrong.append(
-                    "epoch %d knew LSN %d durable, and epoch %d has cut it at "
-                    "%d: two have led at once" % (
-                        number, frame.durable, cut.epoch, cut.lsn))
+                    "epoch %d knew LSN %d to be durable, and ends at %d" % (
+                        epoch.number, frame.durable, end))
         return kept
 
-    def check_end(self, newest):
-        run = newest.run()
-        if not run:
-            return
-        ids = {(f.segment, f.offset) for f in run}
-        for frame in newest.all():
-            if (frame.segment, frame.offset) not in ids and \
-                    frame.durable > run[-1].end:
-                self.wrong.append(
-                    "epoch %d ends at LSN %d, and a frame behind that knows "
-                    "%d durable" % (newest.number, run[-1].end,
-                                    frame.durable))
-        durable = 0
-        for frame in self.line:
-            if frame.durable > frame.lsn or frame.durable < durable and \
-                    not frame.is_start:
-                self.wrong.append("the frame of LSN %d says that %d is "
-                                  "durable" % (frame.lsn, frame.durable))
-            durable = frame.durable
+    def check_cut(self, epoch, run, kept, cut):
+        if len(run) > len(kept) and run[len(kept)].lsn < cut.lsn:
+            self.wrong.append("epoch %d: a frame goes across the cut at LSN "
+                              "%d" % (epoch.number, cut.lsn))
+        elif kept and kept[-1].end == cut.lsn:
+            if kept[-1].chain == cut.previous:
+                self.cuts += 1
+            else:
+                self.wrong.append("epoch %d and epoch %d differ before LSN "
+                                  "%d" % (epoch.number, cut.epoch, cut.lsn))
+        elif kept and not self.is_missing_behind(epoch, kept[-1]):
+            self.wrong.append(
+                "epoch %d ends at LSN %d, and epoch %d begins at %d: what was "
+                "acknowledged is missing" % (epoch.number, kept[-1].end,
+                                             cut.epoch, cut.lsn))
+
+    @staticmethod
+    def is_missing_behind(epoch, frame):
+        """Whether what came next may have been in a file that is deleted: the
+        frame is the last of a file that is full."""
+        file = [s for s in epoch.segments if s.key == frame.segment][0]
+        return file.frames[-1] is frame and not file.stray and \
+            file.size - frame.offset - frame.stored < FRAME_BYTES_MAX
 
     def check_others(self, on_line):
-        oldest = min(on_line)
+        """Epochs that nobody has continued.  Below the oldest of the line
+        there may be rests of what it is a continuation of."""
+        floor = self.line[0].lsn if self.line else 0
         for number, epoch in self.epochs.items():
-            if number in on_line or number < oldest or not epoch.all():
+            if number in on_line or not epoch.all():
                 continue
             start = epoch.start()
-            if not start:
+            end = start.lsn if start else floor
+            if number < on_line[-1]:
+                end = max(end, floor)
+            elif not start:
                 self.wrong.append("epoch %d has frames, and no EPOCH-START" %
                                   number)
-                continue
             for frame in epoch.all():
-                self.behind += 1
-                if frame.durable > start.lsn:
-                    self.wrong.append("epoch %d acknowledged LSN %d, and is "
-                                      "nobody's parent" % (number,
-                                                           start.lsn))
+                self.behind += number > on_line[-1]
+                if frame.durable > end:
+                    self.wrong.append(
+                        "epoch %d acknowledged LSN %d, and is nobody's parent"
+                        % (number, end))
 
-    def newest(self):
-        return self.line[-1].epoch if self.line else 0
+    def check_line(self):
+        before = None
+        for frame in self.line:
+            if before and not follows(before, frame):
+                self.gaps += 1
+                if frame.lsn < before.end:
+                    self.wrong.append("LSN %d is there twice" % frame.lsn)
+            if self.known.get(frame.lsn, frame.previous) != frame.previous \
+                    or self.known.get(frame.end, frame.chain) != frame.chain:
+                self.wrong.append("before LSN %d there is another history "
+                                  "than there was" % frame.end)
+            if frame.durable > frame.lsn:
+                self.wrong.append("the frame of LSN %d calls %d durable" %
+                                  (frame.lsn, frame.durable))
+            before = frame
+        # What was the end once is the end of a frame for ever.
+        for lsn in self.known:
+            if not self.line or lsn > self.line[-1].end:
+                self.wrong.append("there was a history up to LSN %d" % lsn)
+                break
 
-    def is_continued_by(self, later):
-        """What is wrong with later as this history's future; None: nothing.
-        False: no frame of this one is left to compare."""
-        if not self.line:
-            return None
-        known = {f.end: f.chain for f in later.line}
-        for frame in reversed(self.line):
-            if frame.end in known:
-                if known[frame.end] != frame.chain:
-                    return "at LSN %d there is another history" % frame.end
-                if frame is not self.line[-1]:
-                    return "the history ended at LSN %d, and now %d is its " \
-                        "last that is known" % (self.line[-1].end, frame.end)
-                return None
-        if later.line and later.line[0].lsn >= self.line[-1].end:
-            return False
-        return "the history up to LSN %d is not there" % self.line[-1].end
 
+class Reader:
+    """Reads one journal again and again, while it is written."""
 
-def read(dir, extra=()):
-    """Of a directory that may be written to meanwhile: what is wrong only
-    while something moves, is not."""
-    for attempt in range(READS_MAX):
-        history = History(dir, extra)
-        if not history.wrong:
-            break
-    return history
+    def __init__(self, dir):
+        self.dir, self.known = dir, {}
+
+    def read(self, extra=()):
+        """What is wrong only while something moves, is not."""
+        for _ in range(READS_MAX):
+            history = History(self.dir, extra, self.known)
+            if not history.wrong:
+                break
+        # The last frame of a living journal need not be acknowledged, so it
+        # is not known yet.
+        durable = history.line[-1].durable if history.line else 0
+        self.known.update((f.end, f.chain) for f in history.line
+                          if f.end <= durable)
+        for lsn in sorted(self.known)[:-KNOWN_MAX]:
+            del self.known[lsn]
+        return history
 
 
 def main():
-    history = read(sys.argv[1])
+    history = Reader(sys.argv[1]).read()
     line = history.line
     print(json.dumps({
         "epochs": sorted({frame.epoch for frame in line}),
@@ -375,6 +387,7 @@ def main():
         "first_lsn": line[0].lsn if line else None,
         "end_lsn": line[-1].end if line else None,
         "end_chain": line[-1].chain.hex() if line else None,
+        "cuts": history.cuts, "gaps": history.gaps,
         "behind_cuts": history.behind, "wrong": history.wrong}))
     sys.exit(1 if history.wrong else 0)
 

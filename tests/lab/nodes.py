@@ -7,6 +7,7 @@ cuts.  It has two devices: one towards the storage, one towards clients."""
 import json
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -20,8 +21,7 @@ sys.path.insert(0, os.path.join(HERE, "..", "interop"))
 from broker import free_port  # noqa: E402
 
 BUILD = os.path.abspath(os.environ.get("BUILD", "build"))
-BOOT_S, ANSWER_S, READY_S, END_S = 60, 30, 60, 60
-# Delegations aside, what docs/operations says: hard, and short time-outs.
+BOOT_S, ANSWER_S = 60, 30
 MOUNT = "vers=4.2,proto=tcp,hard,timeo=50,retrans=2"
 BOOT = """
 set -e
@@ -33,12 +33,17 @@ mount -t nfs4 -o {mount},addr={server},clientaddr={storage} {server}:/export /mn
 
 
 class Node:
-    """What both kinds have.  number: from 1.  settings: KEY=VALUE."""
+    """What both kinds have.  number: from 1; settings: KEY=VALUE; steps: the
+    library of commit_steps.c, to be preloaded, or None."""
 
-    def __init__(self, number, share, settings, environment):
+    def __init__(self, number, share, settings, steps):
         self.number, self.name = number, "node%d" % number
         self.log = os.path.join(share, self.name + ".log")
-        self.settings, self.environment = settings, dict(environment)
+        self.settings = list(settings)
+        self.environment = {}
+        if steps:
+            self.environment = {"LD_PRELOAD": steps,
+                                "COMMIT_STEPS": self.control}
         self.started = 0  # where in the log its last life begins
         open(self.log, "ab").close()
 
@@ -56,18 +61,36 @@ class Node:
             words += ["--set", setting]
         return words
 
-    def start(self):
+    def start(self, again_s=1.0):
         self.started = os.path.getsize(self.log)
-        self.ask("start", self.command(), self.guest_log, self.environment)
+        if self.environment:
+            self.shell("head -c 16 /dev/zero >" + self.control)
+        self.ask("start", self.command(), self.guest_log, self.environment,
+                 again_s)
 
-    def signal(self, number):
-        self.ask("signal", int(number))
+    def shell(self, command, seconds=30):
+        done = self.ask("shell", command, seconds, seconds=seconds + 10)
+        if done["code"]:
+            raise AssertionError("%s: %s: %s" % (self.name, command,
+                                                 done["said"]))
+        return done["said"]
 
-    def code(self, seconds=0):
-        return self.ask("code", seconds)
+    def send(self, number):
+        return self.ask("signal", int(number))
 
-    def running(self):
-        return self.process_known() and self.code() is None
+    def stop(self, number=signal.SIGTERM, seconds=30):
+        return self.ask("stop", int(number), seconds, seconds=seconds + 10)
+
+    def lives(self):
+        return self.ask("lives")
+
+    def lets_in(self):
+        """Whether it leads, as a client sees it: its port is open."""
+        try:
+            socket.create_connection((self.address, self.port), 0.3).close()
+            return True
+        except OSError:
+            return False
 
     def said(self):
         """Its log since it was started last, as objects."""
@@ -94,8 +117,9 @@ class Node:
 class LocalNode(Node):
     """A process of this machine, on 127.0.0.1."""
 
-    def __init__(self, number, share, data, settings, environment=()):
-        super().__init__(number, share, settings, environment)
+    def __init__(self, number, share, data, settings, steps=None):
+        self.control = os.path.join(share, "node%d.steps" % number)
+        super().__init__(number, share, settings, steps)
         self.agent = Agent()
         self.data, self.guest_log = data, self.log
         self.index = os.path.join(share, self.name + ".index")
@@ -104,16 +128,8 @@ class LocalNode(Node):
         self.port, self.admin_port = free_port(), free_port()
 
     def ask(self, do, *arguments, seconds=ANSWER_S):
+        """Agent.do(*arguments), on the node; seconds bound the answer."""
         return getattr(self.agent, do)(*arguments)
-
-    def tell(self, do, *arguments):
-        thread = threading.Thread(target=self.ask, args=(do, *arguments),
-                                  daemon=True)
-        thread.start()
-        return thread
-
-    def process_known(self):
-        return self.agent.process is not None
 
     def get(self, path):
         with urllib.request.urlopen("http://127.0.0.1:%d%s" % (
@@ -121,20 +137,18 @@ class LocalNode(Node):
             return json.load(answer)
 
     def close(self):
-        if self.agent.process and self.agent.process.poll() is None:
-            self.agent.process.kill()
-            self.agent.process.wait()
+        self.stop(signal.SIGKILL)
 
 
 class GuestNode(Node):
     """A guest with its own kernel, and so with its own NFS client."""
 
     port, admin_port = 5672, 8161
-    data, index = "/mnt/nfs/data", "/run/index"
+    data, index, control = "/mnt/nfs/data", "/run/index", "/run/steps"
 
     def __init__(self, number, share, memory_dir, settings, network,
-                 environment=(), memory="512M"):
-        super().__init__(number, share, settings, environment)
+                 steps=None, memory="512M"):
+        super().__init__(number, share, settings, steps)
         self.guest_log = "/mnt/share/%s.log" % self.name
         self.network = network
         self.storage = network.storage_address(number)
@@ -177,7 +191,7 @@ class GuestNode(Node):
             raise AssertionError("%s: %s" % (self.name, answer["error"]))
         return answer["ok"]
 
-    def send(self, do, arguments):
+    def request(self, do, arguments):
         with self.lock:
             self.asked += 1
             id = self.asked
@@ -186,33 +200,19 @@ class GuestNode(Node):
         return id
 
     def ask(self, do, *arguments, seconds=ANSWER_S):
-        return self.wait_answer(self.send(do, arguments), seconds)
-
-    def tell(self, do, *arguments):
-        id = self.send(do, arguments)
-        seconds = ANSWER_S + sum(a for a in arguments
-                                 if isinstance(a, float))
-        thread = threading.Thread(target=self.wait_answer,
-                                  args=(id, seconds), daemon=True)
-        thread.start()
-        return thread
+        return self.wait_answer(self.request(do, arguments), seconds)
 
     def boot(self):
         """Waits for the guest, and mounts."""
         try:
             self.wait_answer(0, BOOT_S)
-            done = self.ask("shell", BOOT.format(
+            self.shell(BOOT.format(
                 storage=self.storage, address=self.address, mount=MOUNT,
-                server=self.network.server), 30, seconds=60)
+                server=self.network.server))
         except AssertionError as why:
             raise AssertionError("%s\n%s%s" % (
                 why, self.guest.read("console")[-2000:],
                 self.guest.read("out"))) from why
-        if done["code"]:
-            raise AssertionError("%s: %s" % (self.name, done["said"]))
-
-    def process_known(self):
-        return self.started is not None
 
     def close(self):
         self.guest.kill()

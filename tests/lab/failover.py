@@ -1,0 +1,546 @@
+#!/usr/bin/python3
+"""Failovers of a broker of several nodes on one directory, over and over,
+under load from a stock client.
+
+With --nfs the nodes are guests (uml.py), and the directory is exported by a
+server (nfs.py) over a network of the lab's own (isolated.py).  Without it they
+are processes of this machine on a local directory.  Each round breaks
+something in another way (faults.py), waits until a message is confirmed again,
+repairs what was broken, receives everything, and looks:
+
+  every message that was confirmed has been received (oracle.py);
+  none whose acknowledgement was confirmed has come back, nothing was invented;
+  the journal is one history, that of the rounds before goes on in it, and
+  nobody has acknowledged anything off it (history.py);
+  in the end exactly one node lets clients in.
+
+At the end `holdfast journal verify` has to agree.
+
+Usage: failover.py [options]; `make lab` runs it.  Ends with 77 and a reason
+where it cannot run."""
+
+import argparse
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, HERE)
+import faults  # noqa: E402
+import history  # noqa: E402
+import isolated  # noqa: E402
+import nfs  # noqa: E402
+import nodes  # noqa: E402
+import uml  # noqa: E402
+
+try:
+    from oracle import Oracle
+    from prober import Prober
+except ImportError as why:
+    uml.skip("%s: apt-get install python3-qpid-proton" % why)
+
+BUILD = nodes.BUILD
+HOLDFAST = os.path.join(BUILD, "holdfast")
+TMP = os.path.abspath(os.environ.get("TMPDIR", "build/tmp"))
+# Everything often: segments, checkpoints, deletions.
+SETTINGS = ["journal.segment_size=4MiB", "journal.reserve=16MiB",
+            "journal.checkpoint_interval=2s", "journal.checkpoint_bytes=8MiB",
+            "store.hot_size=16MiB", "store.hot_time=2s",
+            "store.extent_file_size=4MiB"]
+EXPORT_MIB = 1024
+FIRST_S, CLIENT_S, SETTLE_S, VERIFY_S = 60, 90, 60, 300
+DRAIN_S = 120
+
+
+class Lab:
+    """The nodes, and what they stand on.  share: for everything."""
+
+    def __init__(self, options, share):
+        self.options, self.share = options, share
+        self.network = self.server = None
+        self.dice = random.Random(options.seed)
+        self.ledger = os.path.join(share, "ledger")
+        open(self.ledger, "w").close()
+        self.oracle = Oracle(self.ledger)
+        steps = os.path.join(BUILD, "tests/lab/commit_steps.so")
+        self.steps = steps if os.path.exists(steps) else None
+        self.settings = options.set + ([] if os.environ.get("LAB_COLD") else [
+            "takeover_after=%gs" % options.takeover_after])
+        self.nodes = []
+        if options.nfs:
+            self.boot()
+        else:
+            self.place = share
+            self.data = os.path.join(share, "data")
+            for number in range(1, options.nodes + 1):
+                self.nodes.append(nodes.LocalNode(
+                    number, share, self.data, self.node_settings(number),
+                    self.steps))
+        self.reader = history.Reader(self.data)
+        self.evidence = os.path.join(self.place, "evidence")
+        os.makedirs(self.evidence)
+
+    def node_settings(self, number):
+        """Every other node has the engine whose steps can be seen."""
+        return self.settings + [
+            "engine=%s" % ("auto" if number % 2 else "threads")]
+
+    def boot(self):
+        options, share = self.options, self.share
+        memory = os.path.join(share, "memory")
+        os.makedirs(memory)
+        isolated.run("mount", "-t", "tmpfs", "tmpfs", memory)
+        uml.prepare_modules(share)
+        self.network = isolated.Network(options.nodes)
+        self.server = nfs.Server(os.path.join(share, "nfs"),
+                                 self.network.server, EXPORT_MIB,
+                                 options.delegations)
+        self.server.start()
+        self.place = self.server.export
+        self.data = os.path.join(self.place, "data")
+        for number in range(1, options.nodes + 1):
+            self.nodes.append(nodes.GuestNode(
+                number, share, memory, self.node_settings(number),
+                self.network, self.steps))
+        for node in self.nodes:
+            node.boot()
+
+    def start(self):
+        for node in self.nodes:
+            node.start(self.options.again_s)
+
+    def node_of(self, address):
+        """Whom the client means with the address it is connected to."""
+        for node in self.nodes:
+            if address.endswith("%s:%d" % (node.address, node.port)):
+                return node
+        raise AssertionError("no node has the address " + address)
+
+    def client(self, **more):
+        options = dict(more, ledger=self.ledger,
+                       urls=[node.url for node in self.nodes])
+        return subprocess.Popen(
+            ["/usr/bin/python3", os.path.join(HERE, "client.py"),
+             json.dumps(options)], stdin=subprocess.PIPE)
+
+    def one_lets_in(self):
+        """The one node whose port is open; None: there is not exactly one."""
+        open_ones = [node for node in self.nodes if node.lets_in()]
+        return open_ones[0] if len(open_ones) == 1 else None
+
+    def counts(self, node):
+        return {queue["name"]: queue["messages"]
+                for queue in node.get("/api/v1/queues")["queues"]}
+
+    def drain(self, node):
+        """Receives what is there; how many confirmed messages are lost."""
+        counts = {queue: count for queue, count in self.counts(node).items()
+                  if count}
+        if counts:
+            client = self.client(counts=counts)
+            finish(client, DRAIN_S, close=False)
+        left = {queue: count for queue, count in self.counts(node).items()
+                if count}
+        if left:
+            self.oracle.wrong.append("%s were counted, and %s remain" % (
+                counts, left))
+        return self.oracle.emptied()
+
+    def keep_evidence(self):
+        """Other names of the leader's segments: what it writes to them stays
+        to be seen when a new leader has deleted them."""
+        place = os.path.join(self.data, "segments")
+        names = sorted(n for n in os.listdir(place) if n.endswith(".log"))
+        for name in names:
+            if name[:8] == names[-1][:8]:
+                try:
+                    os.link(os.path.join(place, name),
+                            os.path.join(self.evidence, name))
+                except FileNotFoundError:
+                    pass  # deleted since
+
+    def drop_evidence(self):
+        for name in os.listdir(self.evidence):
+            os.unlink(os.path.join(self.evidence, name))
+
+    def last_words(self):
+        return "".join(node.last_words() for node in self.nodes)
+
+    def close(self):
+        for node in self.nodes:
+            node.close()
+
+
+def finish(client, seconds, close=True):
+    """Lets a client come to its end."""
+    try:
+        if close:
+            client.stdin.close()
+        code = client.wait(seconds)
+    except subprocess.TimeoutExpired:
+        client.kill()
+        client.wait()
+        raise AssertionError("the client has not come to its end after %d s" %
+                             seconds)
+    if code:
+        raise AssertionError("the client ended with %d" % code)
+
+
+class Round:
+    """One fault, from load to load."""
+
+    def __init__(self, lab, number, kind):
+        self.lab, self.number, self.kind = lab, number, kind
+        self.fault = faults.FAULTS[kind]
+        self.dice = lab.dice
+        self.threads, self.troubles = [], []
+        self.prober = None
+        self.begun = None
+        self.result = {"round": number, "fault": kind}
+
+    # ---- for faults ----
+
+    def begin(self, after_s=0.0):
+        """The fault happens now, or after_s from now."""
+        self.begun = time.monotonic() + after_s
+        if self.fault.moves:
+            others = [n for n in self.lab.nodes if n is not self.leader]
+            self.prober = Prober(others, self.lab.ledger,
+                                 self.lab.oracle.next("probe"))
+            self.prober.start()
+
+    def later(self, seconds, do, *arguments, **more):
+        """Repairs something; the round waits for it."""
+        def run():
+            time.sleep(seconds)
+            try:
+                do(*arguments, **more)
+            except Exception as why:  # told at the end of the round
+                self.troubles.append("%s: %s" % (type(why).__name__, why))
+
+        thread = threading.Thread(target=run, daemon=True)
+        thread.start()
+        self.threads.append(thread)
+
+    def wait_repaired(self):
+        for thread in self.threads:
+            thread.join()
+        if self.troubles:
+            raise AssertionError("; ".join(self.troubles))
+
+    def wait_refused(self, seconds):
+        """Until publishing is refused, or nothing is confirmed any more."""
+        oracle, until = self.lab.oracle, time.monotonic() + seconds
+        while time.monotonic() < until:
+            oracle.read()
+            last = oracle.confirmed_us[-1] / 1e6
+            if time.monotonic() - last > 1:
+                return
+            time.sleep(0.02)
+        raise AssertionError("publishing goes on on a full disk")
+
+    # ---- the round ----
+
+    def run(self):
+        lab, oracle = self.lab, self.lab.oracle
+        oracle.begin_round()
+        before = oracle.confirmed_count
+        lives = [len(node.lives()) for node in lab.nodes]
+        client = lab.client(rate=lab.options.rate, next={
+            queue: oracle.next(queue) for queue in
+            ("keep", "fifo", "holes", "large")})
+        try:
+            self.under_load()
+            finish(client, CLIENT_S)
+        finally:
+            if client.poll() is None:
+                client.kill()
+                client.wait()
+            if self.prober:
+                self.prober.stop()
+        oracle.read()
+        self.times()
+        last = nodes.wait_until("one node, and one only, lets clients in",
+                                lab.one_lets_in, SETTLE_S)
+        self.look()
+        self.result["lost"] = lab.drain(last)
+        self.result["confirmed"] = oracle.confirmed_count - before
+        self.result["new"] = last.name
+        self.result["exits"] = [
+            code for node, count in zip(lab.nodes, lives)
+            for code in node.lives()[count:]]
+        for code in self.result["exits"]:
+            if code not in (0, -9, -15) and code < 0:
+                oracle.wrong.append("a broker ended by signal %d" % -code)
+        return self.result
+
+    def under_load(self):
+        oracle = self.lab.oracle
+        self.wait_confirmed("at the beginning", 0, FIRST_S)
+        self.leader = self.lab.node_of(oracle.node())
+        self.result["old"] = self.leader.name
+        time.sleep(self.dice.uniform(0.2, 1.0))
+        self.lab.keep_evidence()
+        self.fault.inject(self)
+        if self.begun is None:
+            raise AssertionError("the fault has not begun")
+        bound = self.fault.bound_s(self.lab.options)
+        if self.fault.moves:
+            self.wait_moved(bound)
+            self.wait_repaired()
+        else:
+            self.wait_repaired()
+            self.wait_confirmed("after the fault", time.monotonic() * 1e6,
+                                bound)
+        time.sleep(0.3)
+
+    def wait_confirmed(self, when, after_us, seconds):
+        def found():
+            oracle.read()
+            return oracle.confirmed_us and oracle.confirmed_us[-1] > after_us
+
+        oracle = self.lab.oracle
+        nodes.wait_until("a message is confirmed " + when, found, seconds)
+
+    def wait_moved(self, seconds):
+        """Another node has confirmed something, to the client as well."""
+        def found():
+            oracle.read()
+            if oracle.wrong:
+                return True
+            at = self.moved_us()
+            return at and oracle.confirmed_us[-1] > at
+
+        oracle = self.lab.oracle
+        nodes.wait_until("another node confirms something", found, seconds)
+
+    def moved_us(self):
+        """When the client was let in by another node."""
+        for us, address in reversed(self.lab.oracle.connected):
+            if address and us > self.begun * 1e6 and \
+                    self.lab.node_of(address) is not self.leader:
+                return us
+        return None
+
+    def times(self):
+        """takeover: from the fault to the first message that another node has
+        confirmed; outage: the longest time without a confirmation."""
+        begun = self.begun * 1e6
+        stamps = self.lab.oracle.confirmed_us
+        around = [us for us in stamps if us <= begun][-1:] + \
+            [us for us in stamps if us > begun]
+        gaps = [b - a for a, b in zip(around, around[1:])]
+        self.result["outage_s"] = max(gaps, default=0) / 1e6
+        if self.fault.moves:
+            moved = self.moved_us()
+            firsts = [us for us in stamps if us >= moved][:1]
+            if self.prober.confirmed_us:
+                firsts.append(self.prober.confirmed_us)
+            self.result["takeover_s"] = (min(firsts) - begun) / 1e6
+
+    def look(self):
+        lab = self.lab
+        read = lab.reader.read([lab.evidence])
+        lab.drop_evidence()
+        lab.oracle.wrong += read.wrong
+        self.result.update(epoch=read.newest, behind=read.behind,
+                           cuts=read.cuts, gaps=read.gaps)
+
+
+def percentile(values, share):
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(len(ordered) * share))]
+
+
+class Report:
+    def __init__(self, options):
+        self.options, self.results = options, []
+        self.begun = time.monotonic()
+
+    def add(self, result):
+        self.results.append(result)
+        if not (sys.stdout.isatty() or self.options.verbose):
+            return
+        print("%4d/%d  %-11s %s -> %s  %s  outage %6.2f s  epoch %4d  %6d "
+              "confirmed, %d lost" % (
+                  result["round"], self.options.rounds, result["fault"],
+                  result["old"], result["new"],
+                  "takeover %5.2f s" % result["takeover_s"]
+                  if "takeover_s" in result else " " * 16,
+                  result["outage_s"], result["epoch"], result["confirmed"],
+                  result["lost"]), flush=True)
+
+    def kinds(self):
+        kinds = {}
+        for result in self.results:
+            kinds.setdefault(result["fault"], []).append(result)
+        return kinds
+
+    def summary(self, wrong):
+        table = {}
+        for kind, results in self.kinds().items():
+            row = {"rounds": len(results)}
+            for name in ("takeover_s", "outage_s"):
+                values = [r[name] for r in results if name in r]
+                if values:
+                    row[name] = {"p50": percentile(values, 0.5),
+                                 "p99": percentile(values, 0.99)}
+            row["confirmed"] = sum(r["confirmed"] for r in results)
+            row["lost"] = sum(r["lost"] for r in results)
+            table[kind] = row
+        total = {name: sum(r[name] for r in self.results)
+                 for name in ("confirmed", "lost", "behind")}
+        total["rounds"] = len(self.results)
+        total["failovers"] = sum(r["old"] != r["new"] for r in self.results)
+        total["epochs"] = self.results[-1]["epoch"] if self.results else 0
+        total["cuts_reached"] = sum(r["cuts"] for r in self.results)
+        total["seconds"] = round(time.monotonic() - self.begun, 1)
+        return {"nfs": self.options.nfs, "nodes": self.options.nodes,
+                "takeover_after_s": self.options.takeover_after,
+                "seed": self.options.seed, "total": total, "faults": table,
+                "wrong": wrong, "rounds": self.results}
+
+    def print(self, summary):
+        print("fault       rounds   takeover p50    p99   outage p50    p99   "
+              "confirmed  lost")
+        for kind, row in sorted(summary["faults"].items()):
+            times = []
+            for name in ("takeover_s", "outage_s"):
+                times += ["%8.2f" % row[name][p] if name in row else "       -"
+                          for p in ("p50", "p99")]
+            print("%-12s %5d   %s   %s    %s   %s  %9d  %4d" % (
+                kind, row["rounds"], *times, row["confirmed"], row["lost"]))
+        total = summary["total"]
+        print("%d rounds on %s in %.0f s: %d times another node led, %d "
+              "epochs; %d confirmed, %d lost; one history: %s" % (
+                  total["rounds"],
+                  "NFS" if self.options.nfs else "a local directory",
+                  total["seconds"], total["failovers"], total["epochs"],
+                  total["confirmed"], total["lost"],
+                  "NO" if summary["wrong"] else "yes"), flush=True)
+
+
+def choose(options, dice):
+    """So many kinds of faults, in random order, each as often as any other."""
+    known = [name for name, fault in faults.FAULTS.items()
+             if fault.fits(options)]
+    wanted = options.faults.split(",") if options.faults else known
+    for name in wanted:
+        if name not in known:
+            sys.exit("failover.py: there is no fault \"%s\" %s: there are %s" %
+                     (name, "on NFS" if options.nfs else
+                      "on a local directory", ", ".join(known)))
+    kinds = []
+    while len(kinds) < options.rounds:
+        turn = list(wanted)
+        dice.shuffle(turn)
+        kinds += turn
+    return kinds[:options.rounds]
+
+
+def verify(lab, oracle):
+    """All nodes end; what the broker's own reader says."""
+    for node in lab.nodes:
+        code = node.stop()
+        if code not in (0, None):
+            oracle.wrong.append("%s ended with %d" % (node.name, code))
+    done = subprocess.run([HOLDFAST, "journal", "verify", lab.data],
+                          capture_output=True, text=True, timeout=VERIFY_S)
+    if done.returncode:
+        oracle.wrong.append("holdfast journal verify: %s%s" % (done.stdout,
+                                                               done.stderr))
+    oracle.wrong += lab.reader.read().wrong
+
+
+def run(options, share):
+    lab = None
+    report = Report(options)
+    wrong = []
+    try:
+        lab = Lab(options, share)
+        wrong = lab.oracle.wrong
+        lab.start()
+        for number, kind in enumerate(choose(options, lab.dice), 1):
+            report.add(Round(lab, number, kind).run())
+            if wrong:
+                break
+        verify(lab, lab.oracle)
+    except AssertionError as why:
+        wrong.append("%s%s" % (
+            "round %d: " % (len(report.results) + 1), why))
+    if wrong and lab:
+        print("seed %d\n%s\n%s" % (options.seed, "\n".join(wrong[:20]),
+                                   lab.last_words()))
+    if lab:
+        lab.close()
+    summary = report.summary(wrong)
+    report.print(summary)
+    if options.json:
+        with open(options.json, "w") as f:
+            json.dump(summary, f, indent=1)
+    return 1 if wrong else 0
+
+
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--nfs", action="store_true",
+                        help="guests on NFS, not processes on a directory")
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--nodes", type=int, default=2)
+    parser.add_argument("--faults", default=os.environ.get("FAULTS", ""),
+                        help="of " + ",".join(faults.FAULTS))
+    parser.add_argument("--rate", type=float, default=1000,
+                        help="messages a second (1000)")
+    parser.add_argument("--takeover-after", type=float, metavar="SECONDS",
+                        help="1; on NFS 2")
+    parser.add_argument("--again-s", type=float, default=1,
+                        help="a broker that ended starts again after so long")
+    parser.add_argument("--delegations", action="store_true",
+                        help="the NFS server grants them")
+    parser.add_argument("--set", action="append",
+                        help="settings of the brokers, instead of " +
+                        " ".join(SETTINGS))
+    parser.add_argument("--seed", type=int, default=int(
+        os.environ.get("SEED", time.time())))
+    parser.add_argument("--json", metavar="FILE", help="the report, to a file")
+    parser.add_argument("--verbose", action="store_true",
+                        help="a line per round, even if nobody looks")
+    parser.add_argument("--keep", action="store_true",
+                        help="leave everything where it is, and say where")
+    options = parser.parse_args()
+    options.set = options.set or SETTINGS
+    if options.takeover_after is None:
+        options.takeover_after = 2 if options.nfs else 1
+    return options
+
+
+def main():
+    options = arguments()
+    if options.nfs:
+        uml.require()
+        isolated.require(nfs.TOOLS, nfs.PACKAGES)
+        isolated.enter()
+    os.makedirs(TMP, exist_ok=True)
+    share = tempfile.mkdtemp(prefix="failover-", dir=TMP)
+    try:
+        code = run(options, share)
+    finally:
+        if options.keep:
+            print("in " + share)
+        else:
+            if options.nfs:
+                subprocess.run(["umount", "-l", share + "/memory",
+                                share + "/nfs/export"],
+                               stderr=subprocess.DEVNULL)
+            shutil.rmtree(share, ignore_errors=True)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()
