@@ -129,6 +129,14 @@ class Agent:
         with urllib.request.urlopen(url, timeout=seconds) as answer:
             return answer.read().decode()[-SHORT:]
 
+    def metric(self, url, name):
+        """The value of the first line that begins so."""
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            for line in answer.read().decode().splitlines():
+                if line.startswith(name):
+                    return float(line.split()[-1])
+        raise AssertionError("there is no metric " + name)
+
 
 def serve(path):
     agent = Agent()
