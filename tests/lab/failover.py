@@ -70,8 +70,8 @@ class Lab:
         self.oracle = Oracle(self.ledger)
         steps = os.path.join(BUILD, "tests/lab/commit_steps.so")
         self.steps = steps if os.path.exists(steps) else None
-        self.settings = options.set + ([] if os.environ.get("LAB_COLD") else [
-            "takeover_after=%gs" % options.takeover_after])
+        self.settings = options.set + [
+            "takeover_after=%gs" % options.takeover_after]
         self.nodes = []
         if options.nfs:
             self.boot()
@@ -87,9 +87,12 @@ class Lab:
         os.makedirs(self.evidence)
 
     def node_settings(self, number):
-        """Every other node has the engine whose steps can be seen."""
+        """Every other node has the engine whose steps can be seen, and every
+        other gives up early on a storage that does not answer."""
         return self.settings + [
-            "engine=%s" % ("auto" if number % 2 else "threads")]
+            "node=node%d" % number,
+            "engine=%s" % ("auto" if number % 2 else "threads"),
+            "storage_timeout=%s" % ("5s" if number % 2 else "30s")]
 
     def boot(self):
         options, share = self.options, self.share
@@ -215,10 +218,10 @@ class Round:
                                  self.lab.oracle.next("probe"))
             self.prober.start()
 
-    def later(self, seconds, do, *arguments, **more):
+    def later(self, after_s, do, *arguments, **more):
         """Repairs something; the round waits for it."""
         def run():
-            time.sleep(seconds)
+            time.sleep(after_s)
             try:
                 do(*arguments, **more)
             except Exception as why:  # told at the end of the round

@@ -1,11 +1,9 @@
 """What can happen to a broker of several nodes.  Each takes a Round, calls
 begin() at the moment of the fault, and later() for what ends it."""
 
-import os
 import signal
 import time
 
-import nodes
 from nfs import LEASE_S
 
 FAULTS = {}
@@ -53,8 +51,7 @@ def term(r):
 def step_down(r):
     """Asked to let another lead."""
     r.begin()
-    r.leader.shell("%s cluster step-down --url http://127.0.0.1:%d" % (
-        os.path.join(nodes.BUILD, "holdfast"), r.leader.admin_port))
+    r.leader.post("/api/v1/cluster/step-down")
 
 
 @fault("kill", True)

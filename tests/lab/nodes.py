@@ -108,6 +108,10 @@ class Node:
         return json.loads(self.ask("get", "http://127.0.0.1:%d%s" % (
             self.admin_port, path)))
 
+    def post(self, path):
+        return json.loads(self.ask("post", "http://127.0.0.1:%d%s" % (
+            self.admin_port, path)))
+
     def last_words(self, count=15):
         with open(self.log, errors="replace") as f:
             return "".join("    %s| %s" % (self.name, line)
