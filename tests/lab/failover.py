@@ -12,7 +12,7 @@ repairs what was broken, receives everything, and looks:
   none whose acknowledgement was confirmed has come back, nothing was invented;
   the journal is one history, that of the rounds before goes on in it, and
   nobody has acknowledged anything off it (history.py);
-  in the end exactly one node lets clients in.
+  in the end one node leads and lets clients in, and all others stand by.
 
 At the end `holdfast journal verify` has to agree.
 
@@ -132,10 +132,15 @@ class Lab:
             ["/usr/bin/python3", os.path.join(HERE, "client.py"),
              json.dumps(options)], stdin=subprocess.PIPE)
 
-    def one_lets_in(self):
-        """The one node whose port is open; None: there is not exactly one."""
+    def settled(self):
+        """The leader, when one node leads and lets clients in, and all others
+        stand by; otherwise None."""
+        roles = [node.role() for node in self.nodes]
+        if sorted(roles) != ["leader"] + ["standby"] * (len(roles) - 1):
+            return None
+        leader = self.nodes[roles.index("leader")]
         open_ones = [node for node in self.nodes if node.lets_in()]
-        return open_ones[0] if len(open_ones) == 1 else None
+        return leader if open_ones == [leader] else None
 
     def counts(self, node):
         return {queue["name"]: queue["messages"]
@@ -173,7 +178,7 @@ class Lab:
             os.unlink(os.path.join(self.evidence, name))
 
     def last_words(self):
-        return "".join(node.last_words() for node in self.nodes)
+        return "".join(node.last_words(25) for node in self.nodes)
 
     def close(self):
         for node in self.nodes:
@@ -212,8 +217,9 @@ class Round:
     def begin(self, after_s=0.0):
         """The fault happens now, or after_s from now."""
         self.begun = time.monotonic() + after_s
-        if self.fault.moves:
-            others = [n for n in self.lab.nodes if n is not self.leader]
+        if self.fault.moves is not False:
+            others = [n for n in self.lab.nodes
+                      if n is not self.leader or not self.fault.moves]
             self.prober = Prober(others, self.lab.ledger,
                                  self.lab.oracle.next("probe"))
             self.prober.start()
@@ -269,8 +275,8 @@ class Round:
                 self.prober.stop()
         oracle.read()
         self.times()
-        last = nodes.wait_until("one node, and one only, lets clients in",
-                                lab.one_lets_in, SETTLE_S)
+        last = nodes.wait_until("one node leads, and all others stand by",
+                                lab.settled, SETTLE_S, 0.2)
         self.look()
         self.result["lost"] = lab.drain(last)
         self.result["confirmed"] = oracle.confirmed_count - before
@@ -294,7 +300,7 @@ class Round:
         if self.begun is None:
             raise AssertionError("the fault has not begun")
         bound = self.fault.bound_s(self.lab.options)
-        if self.fault.moves:
+        if self.fault.moves is not False:
             self.wait_moved(bound)
             self.wait_repaired()
         else:
@@ -312,7 +318,7 @@ class Round:
         nodes.wait_until("a message is confirmed " + when, found, seconds)
 
     def wait_moved(self, seconds):
-        """Another node has confirmed something, to the client as well."""
+        """A new leader has confirmed something, to the client as well."""
         def found():
             oracle.read()
             if oracle.wrong:
@@ -321,26 +327,27 @@ class Round:
             return at and oracle.confirmed_us[-1] > at
 
         oracle = self.lab.oracle
-        nodes.wait_until("another node confirms something", found, seconds)
+        nodes.wait_until("a new leader confirms something", found, seconds)
 
     def moved_us(self):
-        """When the client was let in by another node."""
-        for us, address in reversed(self.lab.oracle.connected):
-            if address and us > self.begun * 1e6 and \
-                    self.lab.node_of(address) is not self.leader:
+        """When the client was let in again, by another node if one had to."""
+        for us, address in self.lab.oracle.connected:
+            if address and us > self.begun * 1e6 and not (
+                    self.fault.moves and
+                    self.lab.node_of(address) is self.leader):
                 return us
         return None
 
     def times(self):
-        """takeover: from the fault to the first message that another node has
-        confirmed; outage: the longest time without a confirmation."""
+        """takeover: from the fault to the first message that the new leader
+        has confirmed; outage: the longest time without a confirmation."""
         begun = self.begun * 1e6
         stamps = self.lab.oracle.confirmed_us
         around = [us for us in stamps if us <= begun][-1:] + \
             [us for us in stamps if us > begun]
         gaps = [b - a for a, b in zip(around, around[1:])]
         self.result["outage_s"] = max(gaps, default=0) / 1e6
-        if self.fault.moves:
+        if self.fault.moves is not False:
             moved = self.moved_us()
             firsts = [us for us in stamps if us >= moved][:1]
             if self.prober.confirmed_us:
@@ -464,19 +471,20 @@ def verify(lab, oracle):
 def run(options, share):
     lab = None
     report = Report(options)
-    wrong = []
+    wrong, now = [], "at the beginning: "
     try:
         lab = Lab(options, share)
         wrong = lab.oracle.wrong
         lab.start()
         for number, kind in enumerate(choose(options, lab.dice), 1):
+            now = "round %d, %s: " % (number, kind)
             report.add(Round(lab, number, kind).run())
             if wrong:
                 break
+        now = "at the end: "
         verify(lab, lab.oracle)
     except AssertionError as why:
-        wrong.append("%s%s" % (
-            "round %d: " % (len(report.results) + 1), why))
+        wrong.append("%s%s" % (now, why))
     if wrong and lab:
         print("seed %d\n%s\n%s" % (options.seed, "\n".join(wrong[:20]),
                                    lab.last_words()))
@@ -502,8 +510,9 @@ def arguments():
                         help="messages a second (1000)")
     parser.add_argument("--takeover-after", type=float, metavar="SECONDS",
                         help="1; on NFS 2")
-    parser.add_argument("--again-s", type=float, default=1,
-                        help="a broker that ended starts again after so long")
+    parser.add_argument("--again-s", type=float, metavar="SECONDS",
+                        help="a broker that ended starts again after so long "
+                        "(1; on NFS 4)")
     parser.add_argument("--delegations", action="store_true",
                         help="the NFS server grants them")
     parser.add_argument("--set", action="append",
@@ -520,6 +529,8 @@ def arguments():
     options.set = options.set or SETTINGS
     if options.takeover_after is None:
         options.takeover_after = 2 if options.nfs else 1
+    if options.again_s is None:
+        options.again_s = 4 if options.nfs else 1
     return options
 
 

@@ -84,8 +84,15 @@ class Node:
     def lives(self):
         return self.ask("lives")
 
+    def role(self):
+        """What it says of itself; "" when it says nothing."""
+        try:
+            return self.get("/api/v1/cluster")["role"]
+        except (OSError, ValueError, AssertionError):
+            return ""
+
     def lets_in(self):
-        """Whether it leads, as a client sees it: its port is open."""
+        """Whether its port is open."""
         try:
             socket.create_connection((self.address, self.port), 0.3).close()
             return True
