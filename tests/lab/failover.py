@@ -42,6 +42,7 @@ import uml  # noqa: E402
 try:
     from oracle import Oracle
     from prober import Prober
+    from report import Report
 except ImportError as why:
     uml.skip("%s: apt-get install python3-qpid-proton" % why)
 
@@ -363,95 +364,21 @@ class Round:
                            cuts=read.cuts, gaps=read.gaps)
 
 
-def percentile(values, share):
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(len(ordered) * share))]
-
-
-class Report:
-    def __init__(self, options):
-        self.options, self.results = options, []
-        self.begun = time.monotonic()
-
-    def add(self, result):
-        self.results.append(result)
-        if not (sys.stdout.isatty() or self.options.verbose):
-            return
-        print("%4d/%d  %-11s %s -> %s  %s  outage %6.2f s  epoch %4d  %6d "
-              "confirmed, %d lost" % (
-                  result["round"], self.options.rounds, result["fault"],
-                  result["old"], result["new"],
-                  "takeover %5.2f s" % result["takeover_s"]
-                  if "takeover_s" in result else " " * 16,
-                  result["outage_s"], result["epoch"], result["confirmed"],
-                  result["lost"]), flush=True)
-
-    def kinds(self):
-        kinds = {}
-        for result in self.results:
-            kinds.setdefault(result["fault"], []).append(result)
-        return kinds
-
-    def summary(self, wrong):
-        table = {}
-        for kind, results in self.kinds().items():
-            row = {"rounds": len(results)}
-            for name in ("takeover_s", "outage_s"):
-                values = [r[name] for r in results if name in r]
-                if values:
-                    row[name] = {"p50": percentile(values, 0.5),
-                                 "p99": percentile(values, 0.99)}
-            row["confirmed"] = sum(r["confirmed"] for r in results)
-            row["lost"] = sum(r["lost"] for r in results)
-            table[kind] = row
-        total = {name: sum(r[name] for r in self.results)
-                 for name in ("confirmed", "lost", "behind")}
-        total["rounds"] = len(self.results)
-        total["failovers"] = sum(r["old"] != r["new"] for r in self.results)
-        total["epochs"] = self.results[-1]["epoch"] if self.results else 0
-        total["cuts_reached"] = sum(r["cuts"] for r in self.results)
-        total["seconds"] = round(time.monotonic() - self.begun, 1)
-        return {"nfs": self.options.nfs, "nodes": self.options.nodes,
-                "takeover_after_s": self.options.takeover_after,
-                "seed": self.options.seed, "total": total, "faults": table,
-                "wrong": wrong, "rounds": self.results}
-
-    def print(self, summary):
-        print("fault       rounds   takeover p50    p99   outage p50    p99   "
-              "confirmed  lost")
-        for kind, row in sorted(summary["faults"].items()):
-            times = []
-            for name in ("takeover_s", "outage_s"):
-                times += ["%8.2f" % row[name][p] if name in row else "       -"
-                          for p in ("p50", "p99")]
-            print("%-12s %5d   %s   %s    %s   %s  %9d  %4d" % (
-                kind, row["rounds"], *times, row["confirmed"], row["lost"]))
-        total = summary["total"]
-        print("%d rounds on %s in %.0f s: %d times another node led, %d "
-              "epochs; %d confirmed, %d lost; one history: %s" % (
-                  total["rounds"],
-                  "NFS" if self.options.nfs else "a local directory",
-                  total["seconds"], total["failovers"], total["epochs"],
-                  total["confirmed"], total["lost"],
-                  "NO" if summary["wrong"] else "yes"), flush=True)
-
-
 def choose(options, dice):
-    """So many kinds of faults, in random order, each as often as any other."""
+    """Kinds of faults without end, in random order, each as often as any
+    other."""
     known = [name for name, fault in faults.FAULTS.items()
              if fault.fits(options)]
     wanted = options.faults.split(",") if options.faults else known
     for name in wanted:
         if name not in known:
-            sys.exit("failover.py: there is no fault \"%s\" %s: there are %s" %
-                     (name, "on NFS" if options.nfs else
-                      "on a local directory", ", ".join(known)))
-    kinds = []
-    while len(kinds) < options.rounds:
+            sys.exit("failover.py: there is no fault \"%s\" %s; there are %s"
+                     % (name, "on NFS" if options.nfs else
+                        "on a local directory", ", ".join(known)))
+    while True:
         turn = list(wanted)
         dice.shuffle(turn)
-        kinds += turn
-    return kinds[:options.rounds]
+        yield from turn
 
 
 def verify(lab, oracle):
@@ -477,6 +404,8 @@ def run(options, share):
         wrong = lab.oracle.wrong
         lab.start()
         for number, kind in enumerate(choose(options, lab.dice), 1):
+            if report.is_enough():
+                break
             now = "round %d, %s: " % (number, kind)
             report.add(Round(lab, number, kind).run())
             if wrong:
@@ -502,7 +431,11 @@ def arguments():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--nfs", action="store_true",
                         help="guests on NFS, not processes on a directory")
-    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--failovers", type=int, metavar="N", default=100,
+                        help="go on until so many happened (100), or until "
+                        "three times as many rounds have")
+    parser.add_argument("--rounds", type=int, metavar="N",
+                        help="so many rounds instead")
     parser.add_argument("--nodes", type=int, default=2)
     parser.add_argument("--faults", default=os.environ.get("FAULTS", ""),
                         help="of " + ",".join(faults.FAULTS))
