@@ -107,7 +107,8 @@ help:
 	@echo 'make soak       long runs: many seeds, many kills   [SIM_SEEDS=10000 KILL_CYCLES=1000]'
 	@echo 'make model      check the leadership protocol with spin (apt-get install spin)'
 	@echo 'make fuzz       every fuzz target under libFuzzer   [FUZZ_SECONDS=30]'
-	@echo 'make lab        a full disk, and power cuts on a real ext4 in guests   [LAB_CUTS=200]'
+	@echo 'make lab        a full disk, power cuts on a real ext4, failovers on real NFS, in guests'
+	@echo '                [LAB_CUTS=200 N=100 FAULTS= (docs/testing.md); FAULTS: failovers only]'
 	@echo 'make bench      measure the journal and the broker (bench/README.md)'
 	@echo 'make bench-peers  beside other brokers   [ROUNDS=3 SECONDS=5 PEERS= LOADS=core BACKLOG=1000000 OUT=]'
 
@@ -144,12 +145,20 @@ fuzz:
 	@tools/dev/deps fuzz
 	@tools/dev/run-tests fuzz
 
-# Skipped, with a word, where no guest can run.
+# Each is skipped, with a word, where it cannot run.
+N ?= 100
 .PHONY: lab
 lab:
-	$(SUBMAKE) all
+	$(SUBMAKE) all bench-programs $(BUILD)/tests/lab/commit_steps.so
+ifeq ($(FAULTS),)
 	@BUILD=$(BUILD) tests/lab/full.py || [ $$? -eq 77 ]
 	@BUILD=$(BUILD) tests/lab/powercut.py || [ $$? -eq 77 ]
+	@BUILD=$(BUILD) tests/lab/claim_cost.py --json $(BUILD)/lab/claim_cost.json || [ $$? -eq 77 ]
+endif
+	@BUILD=$(BUILD) tests/lab/failover.py --faults '$(FAULTS)' --failovers $(N) \
+		--json $(BUILD)/lab/failover.json || [ $$? -eq 77 ]
+	@BUILD=$(BUILD) tests/lab/failover.py --nfs --faults '$(FAULTS)' --failovers $(N) \
+		--json $(BUILD)/lab/failover_nfs.json || [ $$? -eq 77 ]
 
 .PHONY: model
 model:

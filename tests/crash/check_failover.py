@@ -14,5 +14,6 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)),
 import failover  # noqa: E402
 
 if __name__ == "__main__":
-    sys.argv[1:] = ["--faults", "kill,term,pause", "--rounds", "3", "--quiet"]
+    sys.argv[1:] = ["--faults", "kill,term,pause", "--rounds", "3", "--rate",
+                    "500", "--quiet"]
     failover.main()

@@ -129,6 +129,8 @@ def main():
                         share + "/nfs/export"], stderr=subprocess.DEVNULL)
         shutil.rmtree(share, ignore_errors=True)
     if options.json:
+        os.makedirs(os.path.dirname(os.path.abspath(options.json)),
+                    exist_ok=True)
         with open(options.json, "w") as f:
             json.dump(report, f, indent=1)
 

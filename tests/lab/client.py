@@ -8,8 +8,8 @@ client.py OPTIONS   a JSON object; ends when its standard input does:
   ledger    a file, appended to
   next      by queue, the first number to send; absent: only receive
   rate      messages a second, all queues together
-  counts    by queue, how many to receive and accept, and then end; absent:
-            go on receiving, and leave some
+  counts    by queue, how many to receive and accept, and then end, or when
+            nothing comes any more; absent: go on receiving, and leave some
 
 Queues: "keep" only fills; "fifo" is consumed in order; of "holes" every third
 message, of "large" every fifth is received and not acknowledged.
@@ -44,6 +44,7 @@ HEARTBEAT_S = 2
 TICK_S = 0.005
 BACKOFF = {"initial": 0.02, "factor": 1.5, "max_delay": 0.1}
 FINISH_S = 60
+QUIET_S = 3
 
 
 class Ledger:
@@ -95,7 +96,7 @@ class Client(MessagingHandler):
     def on_connection_opened(self, event):
         if self.connected or event.connection != self.connection:
             return
-        self.connected = True
+        self.connected, self.received = True, time.monotonic()
         self.ledger.book("K", str(event.connection.connected_address), 0)
         for queue in self.next:
             self.senders[queue] = self.container.create_sender(
@@ -203,6 +204,7 @@ class Client(MessagingHandler):
                 number % KEPT.get(queue, number + 1) == 0:
             self.held.append(event.delivery)
             return
+        self.received = time.monotonic()
         self.ledger.book("B", queue, number)
         self.accepting[event.delivery] = queue, number
         event.delivery.update(Delivery.ACCEPTED)
@@ -228,7 +230,10 @@ class Client(MessagingHandler):
 
     def end_when_done(self):
         if self.draining:
-            done = all(count <= 0 for count in self.left.values())
+            # What was in doubt when a leader fell may not come again.
+            done = all(count <= 0 for count in self.left.values()) or (
+                self.connected and
+                time.monotonic() - self.received > QUIET_S)
         else:
             done = self.finishing and not self.again and not self.flying \
                 and not self.accepting

@@ -56,7 +56,8 @@ SETTINGS = ["journal.segment_size=4MiB", "journal.reserve=16MiB",
             "store.extent_file_size=4MiB"]
 EXPORT_MIB = 1024
 FIRST_S, CLIENT_S, SETTLE_S, VERIFY_S = 60, 90, 60, 300
-DRAIN_S = 120
+DRAIN_S, BACKLOG_S = 120, 1200
+BACKLOG = "backlog"
 
 
 class Lab:
@@ -65,6 +66,7 @@ class Lab:
     def __init__(self, options, share):
         self.options, self.share = options, share
         self.network = self.server = None
+        self.backlog = 0
         self.dice = random.Random(options.seed)
         self.ledger = os.path.join(share, "ledger")
         open(self.ledger, "w").close()
@@ -143,23 +145,48 @@ class Lab:
         open_ones = [node for node in self.nodes if node.lets_in()]
         return leader if open_ones == [leader] else None
 
-    def counts(self, node):
-        return {queue["name"]: queue["messages"]
-                for queue in node.get("/api/v1/queues")["queues"]}
+    def fill_backlog(self, mib):
+        """Messages of 1 KiB."""
+        leader = nodes.wait_until("one node leads", self.settled, SETTLE_S)
+        self.backlog = mib << 10
+        done = subprocess.run(
+            [os.path.join(BUILD, "bench/holdfast-load"), "-u", "%s:%d" % (
+                leader.address, leader.port), "--prefix", BACKLOG, "--count",
+             str(self.backlog), "--json", os.path.join(self.share, "load")],
+            timeout=BACKLOG_S)
+        if done.returncode:
+            raise AssertionError("the backlog cannot be sent")
 
-    def drain(self, node):
-        """Receives what is there; how many confirmed messages are lost."""
-        counts = {queue: count for queue, count in self.counts(node).items()
-                  if count}
-        if counts:
-            client = self.client(counts=counts)
-            finish(client, DRAIN_S, close=False)
-        left = {queue: count for queue, count in self.counts(node).items()
-                if count}
-        if left:
-            self.oracle.wrong.append("%s were counted, and %s remain" % (
-                counts, left))
-        return self.oracle.emptied()
+    def counts(self, node):
+        """How many messages there are, by queue; the backlog's is looked at
+        here and not told."""
+        counts = {queue["name"]: queue["messages"]
+                  for queue in node.get("/api/v1/queues")["queues"]}
+        backlog = counts.pop(BACKLOG, 0)
+        if backlog != self.backlog:
+            self.oracle.wrong.append("of a backlog of %d messages %d are "
+                                     "there" % (self.backlog, backlog))
+        return counts
+
+    def drain(self):
+        """Receives what is there, until a leader says that there is nothing:
+        that leader.  It may lose its part meanwhile, as after any fault."""
+        until = time.monotonic() + DRAIN_S
+        while True:
+            leader = nodes.wait_until(
+                "one node leads, and all others stand by", self.settled,
+                SETTLE_S, 0.2)
+            try:
+                counts = {queue: count for queue, count in
+                          self.counts(leader).items() if count}
+            except (OSError, AssertionError):
+                counts = None
+            if counts == {}:
+                return leader
+            if time.monotonic() > until:
+                raise AssertionError("%s cannot be received" % counts)
+            if counts:
+                finish(self.client(counts=counts), DRAIN_S, close=False)
 
     def keep_evidence(self):
         """Other names of the leader's segments: what it writes to them stays
@@ -276,10 +303,9 @@ class Round:
                 self.prober.stop()
         oracle.read()
         self.times()
-        last = nodes.wait_until("one node leads, and all others stand by",
-                                lab.settled, SETTLE_S, 0.2)
+        last = lab.drain()
         self.look()
-        self.result["lost"] = lab.drain(last)
+        self.result["lost"] = oracle.emptied()
         self.result["confirmed"] = oracle.confirmed_count - before
         self.result["new"] = last.name
         self.result["exits"] = [
@@ -364,17 +390,22 @@ class Round:
                            cuts=read.cuts, gaps=read.gaps)
 
 
-def choose(options, dice):
-    """Kinds of faults without end, in random order, each as often as any
-    other."""
-    known = [name for name, fault in faults.FAULTS.items()
-             if fault.fits(options)]
-    wanted = options.faults.split(",") if options.faults else known
-    for name in wanted:
-        if name not in known:
-            sys.exit("failover.py: there is no fault \"%s\" %s; there are %s"
-                     % (name, "on NFS" if options.nfs else
-                        "on a local directory", ", ".join(known)))
+def wanted_faults(options):
+    """The kinds that were asked for and that can happen here."""
+    names = options.faults.split(",") if options.faults else \
+        list(faults.FAULTS)
+    for name in names:
+        if name not in faults.FAULTS:
+            sys.exit("failover.py: there is no fault \"%s\"; there are %s" % (
+                name, ", ".join(faults.FAULTS)))
+    fitting = [name for name in names if faults.FAULTS[name].fits(options)]
+    if not fitting:
+        uml.skip("%s: on NFS only" % ", ".join(names))
+    return fitting
+
+
+def choose(wanted, dice):
+    """Without end, in random order, each as often as any other."""
     while True:
         turn = list(wanted)
         dice.shuffle(turn)
@@ -398,12 +429,15 @@ def verify(lab, oracle):
 def run(options, share):
     lab = None
     report = Report(options)
+    wanted = wanted_faults(options)
     wrong, now = [], "at the beginning: "
     try:
         lab = Lab(options, share)
         wrong = lab.oracle.wrong
         lab.start()
-        for number, kind in enumerate(choose(options, lab.dice), 1):
+        if options.backlog_mib:
+            lab.fill_backlog(options.backlog_mib)
+        for number, kind in enumerate(choose(wanted, lab.dice), 1):
             if report.is_enough():
                 break
             now = "round %d, %s: " % (number, kind)
@@ -420,8 +454,11 @@ def run(options, share):
     if lab:
         lab.close()
     summary = report.summary(wrong)
-    report.print(summary)
+    if wrong or not options.quiet:
+        report.print(summary)
     if options.json:
+        os.makedirs(os.path.dirname(os.path.abspath(options.json)),
+                    exist_ok=True)
         with open(options.json, "w") as f:
             json.dump(summary, f, indent=1)
     return 1 if wrong else 0
@@ -456,6 +493,10 @@ def arguments():
     parser.add_argument("--json", metavar="FILE", help="the report, to a file")
     parser.add_argument("--verbose", action="store_true",
                         help="a line per round, even if nobody looks")
+    parser.add_argument("--quiet", action="store_true",
+                        help="say nothing when nothing is wrong")
+    parser.add_argument("--backlog-mib", type=int, default=0, metavar="N",
+                        help="in a queue that nobody reads")
     parser.add_argument("--keep", action="store_true",
                         help="leave everything where it is, and say where")
     options = parser.parse_args()
