@@ -105,9 +105,9 @@ class Agent:
         time.sleep(hold_s)
         self.send(signal.SIGCONT)
 
-    def pause_at(self, control, step, passes, hold_s, seconds):
-        """The same at a step of a commit (commit_steps.c).  False: it did not
-        come to that step in time."""
+    def stop_at(self, control, step, passes, seconds):
+        """Waits until the broker has stopped itself at a step of a commit
+        (commit_steps.c).  False: it did not come to that step in time."""
         with open(control, "r+b", buffering=0) as f:
             f.write(struct.pack("=III", 0, passes, 0))
             f.seek(0)
@@ -116,10 +116,8 @@ class Agent:
             while time.monotonic() < until:
                 f.seek(0)
                 if struct.unpack("=III", f.read(12))[2]:
-                    time.sleep(hold_s)
-                    self.send(signal.SIGCONT)
                     return True
-                time.sleep(0.005)
+                time.sleep(0.002)
             f.seek(0)
             f.write(struct.pack("=III", 0, 0, 0))
         return False

@@ -93,17 +93,11 @@ def step(r):
     engine = "threads" if "engine=threads" in r.leader.settings else "io_uring"
     which = r.dice.choice(STEPS[engine])
     r.result["step"] = which
-    hold_s = longer(r)
+    if not r.leader.ask("stop_at", r.leader.control, which,
+                        r.dice.randrange(100), 20, seconds=30):
+        raise AssertionError("it did not come to step %d of a commit" % which)
     r.begin()
-
-    def at():
-        if not r.leader.ask("pause_at", r.leader.control, which,
-                            r.dice.randrange(100), hold_s, 20,
-                            seconds=hold_s + 40):
-            raise AssertionError("it did not come to step %d of a commit" %
-                                 which)
-
-    r.later(0, at)
+    r.later(longer(r), r.leader.send, signal.SIGCONT)
 
 
 # ---- the storage network ----
