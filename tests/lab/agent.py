@@ -127,11 +127,6 @@ class Agent:
         with urllib.request.urlopen(url, timeout=seconds) as answer:
             return answer.read().decode()[-SHORT:]
 
-    def post(self, url, seconds=5):
-        request = urllib.request.Request(url, b"", {"X-Holdfast": "1"})
-        with urllib.request.urlopen(request, timeout=seconds) as answer:
-            return answer.read().decode()[-SHORT:]
-
     def metric(self, url, name):
         """The value of the first line that begins so."""
         with urllib.request.urlopen(url, timeout=10) as answer:

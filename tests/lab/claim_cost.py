@@ -51,10 +51,11 @@ class Trial:
                    self.node.said())
 
     def asked(self):
-        """How often the guest has asked the server for a file's attributes."""
-        text = self.node.shell("grep -o 'GETATTR: [0-9]*' "
-                               "/proc/self/mountstats")
-        return int(text.split()[-1])
+        """How often the guest has asked the server for anything of a file, in
+        one of the ways in which the end of a claim can be asked for."""
+        text = self.node.shell("grep -oE ' (READ|GETATTR): [0-9]+' "
+                               "/proc/self/mountstats | tr '\\t' ' '")
+        return sum(int(line.split()[-1]) for line in text.splitlines())
 
     def commits(self):
         text = self.node.ask("metric", "http://127.0.0.1:%d/metrics" %
@@ -69,7 +70,7 @@ class Trial:
 
     def measure(self, window, how):
         """The load runs in the guest, beside the broker.  Messages a second,
-        median latency, requests for attributes per commit."""
+        median latency, requests per commit."""
         self.blind(how)
         asked, commits = self.asked(), self.commits()
         self.node.shell("%s -u %s:%d --window %d --seconds %g --warmup 1s "
@@ -78,12 +79,12 @@ class Trial:
                             self.options.seconds), self.options.seconds + 60)
         asked = (self.asked() - asked) / (self.commits() - commits)
         self.node.shell("%s queue purge cost -a http://127.0.0.1:%d" % (
-            os.path.join(nodes.BUILD, "holdfast"), self.node.admin_port))
+            nodes.HOLDFAST, self.node.admin_port))
         with open(os.path.join(os.path.dirname(self.node.log), "load")) as f:
             said = json.load(f)["publish"]
         return {"per_second": said["per_second"],
                 "p50_us": said["latency_us"]["p50"],
-                "attributes_per_commit": asked}
+                "requests_per_commit": asked}
 
     def close(self):
         self.node.close()
@@ -121,7 +122,7 @@ def main():
             print("window %4d: %s" % (window, "; ".join(
                 "%s the look %7.0f/s, p50 %.2f ms, %.2f requests a commit" % (
                     how, one["per_second"], one["p50_us"] / 1000,
-                    one["attributes_per_commit"])
+                    one["requests_per_commit"])
                 for how, one in found.items())), flush=True)
         trial.close()
     finally:

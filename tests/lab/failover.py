@@ -47,7 +47,6 @@ except ImportError as why:
     uml.skip("%s: apt-get install python3-qpid-proton" % why)
 
 BUILD = nodes.BUILD
-HOLDFAST = os.path.join(BUILD, "holdfast")
 TMP = os.path.abspath(os.environ.get("TMPDIR", "build/tmp"))
 # Everything often: segments, checkpoints, deletions.
 SETTINGS = ["journal.segment_size=4MiB", "journal.reserve=16MiB",
@@ -418,7 +417,7 @@ def verify(lab, oracle):
         code = node.stop()
         if code not in (0, None):
             oracle.wrong.append("%s ended with %d" % (node.name, code))
-    done = subprocess.run([HOLDFAST, "journal", "verify", lab.data],
+    done = subprocess.run([nodes.HOLDFAST, "journal", "verify", lab.data],
                           capture_output=True, text=True, timeout=VERIFY_S)
     if done.returncode:
         oracle.wrong.append("holdfast journal verify: %s%s" % (done.stdout,

@@ -4,6 +4,7 @@ begin() at the moment of the fault, and later() for what ends it."""
 import signal
 import time
 
+import nodes
 from nfs import LEASE_S
 
 FAULTS = {}
@@ -52,7 +53,8 @@ def term(r):
 def step_down(r):
     """Asked to let another lead."""
     r.begin()
-    r.leader.post("/api/v1/cluster/step-down")
+    r.leader.shell("%s cluster step-down -a http://127.0.0.1:%d" % (
+        nodes.HOLDFAST, r.leader.admin_port))
 
 
 @fault("kill", True)

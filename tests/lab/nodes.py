@@ -21,6 +21,7 @@ sys.path.insert(0, os.path.join(HERE, "..", "interop"))
 from broker import free_port  # noqa: E402
 
 BUILD = os.path.abspath(os.environ.get("BUILD", "build"))
+HOLDFAST = os.path.join(BUILD, "holdfast")
 BOOT_S, ANSWER_S = 60, 30
 MOUNT = "vers=4.2,proto=tcp,hard,timeo=50,retrans=2"
 BOOT = """
@@ -113,10 +114,6 @@ class Node:
 
     def get(self, path):
         return json.loads(self.ask("get", "http://127.0.0.1:%d%s" % (
-            self.admin_port, path)))
-
-    def post(self, path):
-        return json.loads(self.ask("post", "http://127.0.0.1:%d%s" % (
             self.admin_port, path)))
 
     def last_words(self, count=15):
