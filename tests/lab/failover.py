@@ -24,6 +24,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -512,19 +513,19 @@ def main():
     if options.nfs:
         uml.require()
         isolated.require(nfs.TOOLS, nfs.PACKAGES)
-        isolated.enter()
     os.makedirs(TMP, exist_ok=True)
     share = tempfile.mkdtemp(prefix="failover-", dir=TMP)
+    if options.nfs:
+        isolated.enter(share, options.keep)
+        sys.exit(run(options, share))
+    for number in isolated.SIGNALS:
+        signal.signal(number, isolated.end)
     try:
         code = run(options, share)
     finally:
         if options.keep:
             print("in " + share)
         else:
-            if options.nfs:
-                subprocess.run(["umount", "-l", share + "/memory",
-                                share + "/nfs/export"],
-                               stderr=subprocess.DEVNULL)
             shutil.rmtree(share, ignore_errors=True)
     sys.exit(code)
 

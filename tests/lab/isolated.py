@@ -1,7 +1,7 @@
 """A lab of its own: name spaces for processes, mounts and the network.
 
-enter() runs the program again as the first process of a new PID name space.
-When that process ends, however it ends, the kernel kills everything that was
+enter() forks, and goes on as the first process of a new PID name space.  When
+that process ends, however it ends, the kernel kills everything that was
 started in it, and with the last process go the mounts and the network: there
 is nothing to clean up, and nothing of the machine is touched.
 
@@ -9,6 +9,7 @@ The network has bridges; a guest has a tap on each.  A link is cut by taking
 its tap off the bridge: frames are lost both ways, silently, and the guest's
 device knows nothing of it, as with a switch that fails."""
 
+import ctypes
 import os
 import shutil
 import signal
@@ -17,9 +18,10 @@ import sys
 
 import uml
 
-INSIDE = "HOLDFAST_LAB_INSIDE"
-UNSHARE = ["unshare", "--mount", "--net", "--pid", "--fork", "--kill-child",
-           "--mount-proc", "--propagation", "private"]
+CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWNET = 0x20000, 0x20000000, 0x40000000
+PR_SET_PDEATHSIG = 1
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+libc = ctypes.CDLL(None, use_errno=True)
 
 
 def require(tools, packages):
@@ -30,31 +32,51 @@ def require(tools, packages):
     for tool in tools:
         if not shutil.which(tool):
             uml.skip("there is no %s: apt-get install %s" % (tool, packages))
-    if not os.environ.get(INSIDE):
-        probe = subprocess.run(UNSHARE + ["ip", "link", "set", "lo", "up"],
-                               capture_output=True)
-        if probe.returncode:
-            uml.skip("no name spaces here: %s" % probe.stderr.decode().strip())
+    if not os.path.exists("/dev/net/tun"):
+        uml.skip("there is no /dev/net/tun: modprobe tun")
+    if os.fork() == 0:
+        os._exit(unshare(CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET))
+    code = os.waitstatus_to_exitcode(os.wait()[1])
+    if code:
+        uml.skip("no name spaces here: " + os.strerror(code))
+
+
+def unshare(flags):
+    """0 or an error number."""
+    return ctypes.get_errno() if libc.unshare(flags) else 0
 
 
 def end(number, _frame):
-    raise KeyboardInterrupt("signal %d" % number)
+    for other in SIGNALS:
+        signal.signal(other, signal.SIG_IGN)
+    sys.exit(128 + number)
 
 
-def enter():
-    """Returns inside only.  Ctrl-C and SIGTERM arrive as KeyboardInterrupt."""
-    if not os.environ.get(INSIDE):
-        os.environ[INSIDE] = "1"
-        command = UNSHARE + [sys.executable] + sys.argv
-        inner = subprocess.Popen(command)
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, lambda n, _: inner.send_signal(
-                signal.SIGTERM))
-        code = inner.wait()
+def enter(share, keep=False):
+    """Returns inside only, where SIGINT, SIGTERM and SIGHUP are SystemExit.
+    When everything inside has ended, the directory share is removed, unless
+    it is to be kept, and the program ends as it did inside."""
+    sys.stdout.flush()
+    if unshare(CLONE_NEWPID):
+        raise AssertionError("no PID name space")
+    inner = os.fork()
+    if inner:
+        for number in SIGNALS:
+            signal.signal(number, lambda n, _: os.kill(inner, n))
+        code = os.waitstatus_to_exitcode(os.waitpid(inner, 0)[1])
+        if keep:
+            print("in " + share)
+        else:
+            shutil.rmtree(share, ignore_errors=True)
         sys.exit(code if code >= 0 else 128 - code)
+    libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     # The first process of a PID name space has no signal's default action.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in SIGNALS:
         signal.signal(number, end)
+    if unshare(CLONE_NEWNS | CLONE_NEWNET):
+        raise AssertionError("no name spaces for mounts and the network")
+    run("mount", "--make-rprivate", "/")
+    run("mount", "-t", "proc", "proc", "/proc")
 
 
 def run(*command):
