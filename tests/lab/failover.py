@@ -48,6 +48,7 @@ except ImportError as why:
     uml.skip("%s: apt-get install python3-qpid-proton" % why)
 
 BUILD = nodes.BUILD
+STEPS = os.path.join(BUILD, "tests/lab/commit_steps.so")
 TMP = os.path.abspath(os.environ.get("TMPDIR", "build/tmp"))
 # Everything often: segments, checkpoints, deletions.
 SETTINGS = ["journal.segment_size=4MiB", "journal.reserve=16MiB",
@@ -71,8 +72,7 @@ class Lab:
         self.ledger = os.path.join(share, "ledger")
         open(self.ledger, "w").close()
         self.oracle = Oracle(self.ledger)
-        steps = os.path.join(BUILD, "tests/lab/commit_steps.so")
-        self.steps = steps if os.path.exists(steps) else None
+        self.steps = STEPS if "step" in wanted_faults(options) else None
         self.settings = options.set + [
             "takeover_after=%gs" % options.takeover_after]
         self.nodes = []
@@ -401,6 +401,10 @@ def wanted_faults(options):
     fitting = [name for name in names if faults.FAULTS[name].fits(options)]
     if not fitting:
         uml.skip("%s: on NFS only" % ", ".join(names))
+    for path, target in ((os.path.join(BUILD, "holdfastd"), "all"),
+                         (STEPS, "peer-programs")):
+        if not os.path.exists(path) and (path != STEPS or "step" in fitting):
+            sys.exit("failover.py: there is no %s: make %s" % (path, target))
     return fitting
 
 
@@ -510,6 +514,7 @@ def arguments():
 
 def main():
     options = arguments()
+    wanted_faults(options)
     if options.nfs:
         uml.require()
         isolated.require(nfs.TOOLS, nfs.PACKAGES)
