@@ -52,6 +52,8 @@ UNIT_SRC := $(wildcard tests/unit/test_*.c)
 SIM_SRC := $(wildcard tests/sim/sim_*.c)
 SIM_SHARED_SRC := $(filter-out $(SIM_SRC),$(wildcard tests/sim/*.c))
 PEER_SRC := $(wildcard tests/interop/*.c tests/crash/*.c)
+# To be preloaded into a broker.
+LAB_SRC := $(wildcard tests/lab/*.c)
 FUZZ_SRC := $(wildcard tests/fuzz/fuzz_*.c)
 # Without libFuzzer the targets get a main that replays their corpora.
 FUZZ_ENGINE ?= $(BUILD)/tests/fuzz/replay.o
@@ -69,6 +71,7 @@ SIM_SHARED_OBJ := $(SIM_SHARED_SRC:%.c=$(BUILD)/%.o)
 UNIT_BIN := $(UNIT_SRC:%.c=$(BUILD)/%)
 SIM_BIN := $(SIM_SRC:%.c=$(BUILD)/%)
 PEER_BIN := $(PEER_SRC:%.c=$(BUILD)/%)
+LAB_LIB := $(LAB_SRC:%.c=$(BUILD)/%.so)
 FUZZ_BIN := $(FUZZ_SRC:%.c=$(BUILD)/%)
 BENCH_BIN := $(BENCH_SRC:%.c=$(BUILD)/%)
 LOAD_BIN := $(BUILD)/bench/holdfast-load
@@ -111,7 +114,8 @@ help:
 	@echo 'make soak       long runs: many seeds, many kills   [SIM_SEEDS=10000 KILL_CYCLES=1000]'
 	@echo 'make model      check the leadership protocol with spin, in larger sizes than make test does'
 	@echo 'make fuzz       every fuzz target under libFuzzer   [FUZZ_SECONDS=30]'
-	@echo 'make lab        a full disk, and power cuts on a real ext4 in guests   [LAB_CUTS=200]'
+	@echo 'make lab        a full disk, power cuts on a real ext4, failovers on real NFS, in guests'
+	@echo '                [LAB_CUTS=200 N=120 FAULTS= (docs/testing.md); FAULTS: failovers only]'
 	@echo 'make bench      measure the journal and the broker (bench/README.md)'
 	@echo 'make bench-check  instructions a message, against the committed ones   [UPDATE=1 SHOW=1]'
 	@echo 'make bench-peers  beside other brokers   [ROUNDS=3 SECONDS=5 PEERS= LOADS=core BACKLOG=1000000 OUT=]'
@@ -149,12 +153,20 @@ fuzz:
 	@tools/dev/deps fuzz
 	@tools/dev/run-tests fuzz
 
-# Skipped, with a word, where no guest can run.
+# Each is skipped, with a word, where it cannot run.
+N ?= 120
 .PHONY: lab
 lab:
-	$(SUBMAKE) all
+	$(SUBMAKE) all bench-programs $(LAB_LIB)
+ifeq ($(FAULTS),)
 	@BUILD=$(BUILD) tests/lab/full.py || [ $$? -eq 77 ]
 	@BUILD=$(BUILD) tests/lab/powercut.py || [ $$? -eq 77 ]
+	@BUILD=$(BUILD) tests/lab/claim_cost.py --json $(BUILD)/lab/claim_cost.json || [ $$? -eq 77 ]
+endif
+	@BUILD=$(BUILD) tests/lab/failover.py --faults '$(FAULTS)' --failovers $(N) \
+		--json $(BUILD)/lab/failover.json || [ $$? -eq 77 ]
+	@BUILD=$(BUILD) tests/lab/failover.py --nfs --faults '$(FAULTS)' --failovers $(N) \
+		--json $(BUILD)/lab/failover_nfs.json || [ $$? -eq 77 ]
 
 .PHONY: model
 model:
@@ -215,7 +227,7 @@ clean:
 	fuzz-programs
 unit-programs: $(UNIT_BIN)
 sim-programs: $(SIM_BIN)
-peer-programs: $(PEER_BIN)
+peer-programs: $(PEER_BIN) $(LAB_LIB)
 bench-programs: $(BENCH_BIN) $(LOAD_BIN)
 check-programs: $(CHECK_BIN)
 fuzz-programs: $(FUZZ_BIN)
@@ -278,6 +290,10 @@ $(SIM_BIN): $(BUILD)/%: $(BUILD)/%.o $(SIM_SHARED_OBJ) $(BUILD)/libholdfast.a
 
 $(PEER_BIN) $(BENCH_BIN): $(BUILD)/%: $(BUILD)/%.o $(BUILD)/libholdfast.a
 	@$(LINK)
+
+$(LAB_LIB): $(BUILD)/%.so: %.c
+	@mkdir -p $(@D)
+	@$(CC) $(CPPFLAGS) $(ALL_CFLAGS) $(LDFLAGS) -fPIC -shared -o $@ $<
 
 $(FUZZ_BIN): $(BUILD)/%: $(BUILD)/%.o $(filter %.o,$(FUZZ_ENGINE)) $(BUILD)/libholdfast.a
 	@$(LINK) $(filter-out %.o,$(FUZZ_ENGINE))

@@ -27,7 +27,7 @@ for at in /run /dev/shm /mnt; do mount -t tmpfs tmpfs $at; done
 mkdir /mnt/share
 mount -t hostfs none /mnt/share -o {share}
 export TMPDIR=/run HOME=/run DM_DISABLE_UDEV=1
-hostname guest
+hostname {host}
 ip link set lo up
 for module in {modules}; do modprobe -d {share} $module; done
 echo booted >/mnt/share/{name}.booted
@@ -72,15 +72,17 @@ def prepare_modules(share):
 class Guest:
     """Boots and runs command (a line of shell) with share at /mnt/share;
     disks, pairs of flags and a file, become /dev/ubda, /dev/ubdb and so on:
-    "" one's own, "rc" read-only and shared with other guests."""
+    "" one's own, "rc" read-only and shared with other guests.  Taps, devices
+    of this side, become vec0, vec1 and so on.  with_line: /dev/ttyS0 is
+    connected with to_guest and from_guest, two files."""
 
     def __init__(self, share, name, command, disks=(), modules=(),
-                 memory="512M", memory_dir="/tmp"):
+                 memory="512M", memory_dir="/tmp", taps=(), with_line=False):
         self.share, self.name = os.path.abspath(share), name
         init = self.path("init")
         with open(init, "w") as f:
             f.write(INIT.format(share=self.share, name=name, command=command,
-                                modules=" ".join(modules)))
+                                host=name, modules=" ".join(modules)))
         os.chmod(init, 0o755)
         for ending in ("booted", "out", "exit"):
             if os.path.exists(self.path(ending)):
@@ -91,13 +93,24 @@ class Guest:
                      "umid=" + name, "uml_dir=" + self.path("run") + "/"]
         arguments += ["ubd%d%s=%s" % (i, flags, os.path.abspath(disk))
                       for i, (flags, disk) in enumerate(disks)]
+        arguments += ["vec%d:transport=tap,ifname=%s,depth=64" % (i, tap)
+                      for i, tap in enumerate(taps)]
+        ends = []
+        if with_line:
+            down, up = os.pipe(), os.pipe()
+            ends = [down[0], up[1]]
+            arguments.append("ssl0=fd:%d,fd:%d" % tuple(ends))
+            self.to_guest = open(down[1], "wb", buffering=0)
+            self.from_guest = open(up[0], "rb", buffering=0)
         self.console = open(self.path("console"), "wb")
         # A session of its own: the kernel is a family of processes, which
         # also ends with us.
         self.process = subprocess.Popen(
             arguments, stdin=subprocess.DEVNULL, stdout=self.console,
-            stderr=self.console, start_new_session=True,
+            stderr=self.console, start_new_session=True, pass_fds=ends,
             env=dict(os.environ, TMPDIR=memory_dir))
+        for fd in ends:
+            os.close(fd)
         atexit.register(self.kill)
 
     def path(self, ending):
