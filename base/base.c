@@ -1,7 +1,9 @@
-/* base/base.c: what a failed assertion leaves behind. */
+/* base/base.c: what a failed assertion leaves behind, and what malloc() keeps.
+ */
 #include "base/base.h"
 
 #include <execinfo.h>
+#include <malloc.h>
 #include <unistd.h>
 
 #include "base/logger.h"
@@ -20,4 +22,11 @@ void base_assert_failed(const char *cond, const char *file, int line)
 	count = backtrace(frames, (int)ARRAY_COUNT(frames));
 	backtrace_symbols_fd(frames, count, STDERR_FILENO);
 	abort();
+}
+
+void base_memory_trim(void)
+{
+#ifdef __GLIBC__
+	malloc_trim(0);
+#endif
 }

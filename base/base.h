@@ -43,6 +43,10 @@ static inline void base_cpu_relax(void)
 #endif
 }
 
+/* Give what malloc() keeps for later back to the kernel, where it can.  Takes
+ * milliseconds: for when nothing else is to be done. */
+void base_memory_trim(void);
+
 /* Our own mistakes stop the process, in release builds too.  Bytes from a
  * disk, a peer or an operator are checked and answered with an error, never
  * asserted. */

@@ -300,6 +300,10 @@ struct shard {
 	struct loop_mail reclaim_mail;
 	_Atomic bool reclaim_posted;
 	struct loop_timer memory_timer;
+	struct loop_timer quiet_timer; /* is anything going on? */
+	uint64_t quiet_activity;       /* when it was last asked */
+	uint64_t quiet_bytes;	       /* in memory when it began */
+	bool quiet;		       /* nothing is: nearly all goes back */
 	/* reading back (fetch.c) */
 	struct list fetches, fetch_turns, fetch_backoff;
 	uint32_t fetch_count; /* with the turns that are kept */

@@ -3,7 +3,11 @@
  * Over the limit, what no consumer is about to take goes back to the store,
  * from the ends of the queues, a little from each in turn.  Giving back is
  * forgetting: the message is in the journal anyway, and the gap at the end of
- * its lane says so. */
+ * its lane says so.
+ *
+ * When nothing at all has happened for a second, memory is over its limit at a
+ * thirty-second of it: a backlog that nobody wants now is read back from the disk
+ * when somebody does, a MiB at a time, and needs no memory until then. */
 #include "broker/core/internal.h"
 
 #define DELTA_MAX (16 * 1024)
@@ -12,6 +16,28 @@
 #define RECLAIM_EACH 64u     /* of one queue, before the next one's turn */
 #define RECLAIM_REST_NS 50000000ull
 #define MEMORY_WAIT_NS 10000000ull
+#define QUIET_LOOK_NS 1000000000ull
+#define QUIET_SHARE 32u
+#define TRIM_BYTES (4u * 1024u * 1024u) /* given back: the kernel's turn */
+
+static bool quiet_would_help(const struct core *core)
+{
+	return memory_is_over(core, core->memory_bytes_max / QUIET_SHARE);
+}
+
+/* Something that changes whenever a message moves. */
+static uint64_t core_activity(const struct core *core)
+{
+	uint64_t sum = 0;
+
+	for (unsigned i = 0; i < core->shard_count; i++) {
+		const struct shard *s = &core->shards[i];
+
+		sum += count_get(&s->appends_started) +
+		       count_get(&s->published) + count_get(&s->delivered);
+	}
+	return sum;
+}
 
 /* The sum is looked at by everybody, so that it is not written for every
  * message. */
@@ -24,11 +50,17 @@ void memory_add(struct shard *s, int64_t bytes)
 				  (uint64_t)s->memory_delta,
 				  memory_order_relaxed);
 	s->memory_delta = 0;
+	if (!s->quiet_timer.heap_index && quiet_would_help(s->core))
+		loop_timer_set(s->loop, &s->quiet_timer, QUIET_LOOK_NS);
 }
 
 /* Somewhat below the limit, so that what is freed lasts for a while. */
-static bool reclaim_goal_is_met(const struct core *core)
+static bool reclaim_goal_is_met(const struct shard *s)
 {
+	const struct core *core = s->core;
+
+	if (s->quiet)
+		return !quiet_would_help(core);
 	return !memory_is_over(core, core->memory_bytes_max -
 					     core->memory_bytes_max / 8);
 }
@@ -57,22 +89,36 @@ static uint32_t reclaim_queue(struct queue *q)
 	return count;
 }
 
+static void quiet_end(struct shard *s)
+{
+	uint64_t bytes = atomic_load(&s->core->memory_bytes);
+
+	if (s->quiet && bytes + TRIM_BYTES < s->quiet_bytes)
+		base_memory_trim();
+	s->quiet = false;
+}
+
 static void reclaim_run(struct loop_task *task)
 {
 	struct shard *s = container_of(task, struct shard, reclaim_task);
 	uint32_t refs = 0;
 
+	if (s->quiet && core_activity(s->core) != s->quiet_activity)
+		quiet_end(s);
 	for (uint32_t i = 0; i < RECLAIM_QUEUES && refs < RECLAIM_REFS; i++) {
 		struct list *n = s->queues.next;
 		uint32_t count;
 
-		if (reclaim_goal_is_met(s->core))
+		if (reclaim_goal_is_met(s)) {
+			quiet_end(s);
 			return;
+		}
 		if (s->reclaim_vain >= s->queue_count) {
 			/* All that is left is on its way to somebody. */
 			s->reclaim_vain = 0;
 			s->reclaim_rest_ns =
 				loop_now_ns(s->loop) + RECLAIM_REST_NS;
+			quiet_end(s);
 			return;
 		}
 		list_remove(n);
@@ -89,6 +135,24 @@ static void reclaim_begin(struct shard *s)
 	if (!s->reclaim_task.queued &&
 	    loop_now_ns(s->loop) >= s->reclaim_rest_ns)
 		loop_defer(s->loop, &s->reclaim_task);
+}
+
+static void quiet_look(struct loop_timer *timer)
+{
+	struct shard *s = container_of(timer, struct shard, quiet_timer);
+	uint64_t activity = core_activity(s->core);
+
+	if (!quiet_would_help(s->core))
+		return;
+	if (activity != s->quiet_activity) {
+		s->quiet_activity = activity;
+		loop_timer_set(s->loop, timer, QUIET_LOOK_NS);
+		return;
+	}
+	s->quiet = true;
+	s->quiet_bytes = atomic_load(&s->core->memory_bytes);
+	s->reclaim_rest_ns = 0;
+	reclaim_begin(s);
 }
 
 static void reclaim_asked(struct loop_mail *mail)
@@ -152,4 +216,5 @@ void memory_shard_init(struct shard *s)
 	list_init(&s->memory_waiting);
 	s->reclaim_task.run = reclaim_run;
 	s->memory_timer.fire = memory_look;
+	s->quiet_timer.fire = quiet_look;
 }

@@ -36,6 +36,8 @@
 #define PASSED_MAX 64u
 /* Runs that a plan may give beyond what it was told: see victim_plan(). */
 #define RUN_SLACK (2u * (COPY_BYTES_MAX / EXTENT_RUN_BYTES) + 8u)
+#define QUIET_NS 4000000000ull
+#define QUIET_SHARE 8u	    /* of the memory, when nothing happens */
 #define DEAD_RATIO 16u	    /* of hot_bytes, what may be dead in it */
 #define SMALL_FILES_MIN 16u /* worth a merge */
 #define SMALL_RATIO 8u	    /* of extent_bytes */
@@ -68,6 +70,7 @@ struct compact {
 	struct copy_step step;
 	enum compact_at at;
 	bool look, stopping;
+	bool freed; /* much memory, since it was last trimmed */
 	uint64_t seen_segment;
 	uint64_t entries_vain; /* nothing was found to be moved at fewer */
 	struct loop_timer timer;
@@ -187,12 +190,26 @@ static uint64_t entry_memory(uint64_t entries)
 	return entries * sizeof(struct entry);
 }
 
+/* Nobody has done anything to a message for a while. */
+static bool is_quiet(const struct compact *c)
+{
+	const struct store *s = c->store;
+
+	return loop_now_ns(s->loop) - s->touched_ns >= QUIET_NS;
+}
+
+static uint64_t memory_share(const struct compact *c)
+{
+	uint64_t bytes = c->store->options.memory_bytes;
+
+	return is_quiet(c) ? bytes / QUIET_SHARE : bytes;
+}
+
 static bool is_pressed(const struct compact *c)
 {
 	uint64_t memory = state_memory(&c->store->state);
 
-	return memory >
-	       c->store->options.memory_bytes + entry_memory(c->planned);
+	return memory > memory_share(c) + entry_memory(c->planned);
 }
 
 /* The oldest closed segment that is not set aside; the active one with
@@ -228,7 +245,7 @@ static bool is_crowded(const struct compact *c, const struct candidate *active)
 	const struct store *s = c->store;
 	const struct state_file *f = state_find_file(&s->state, active->key);
 
-	return f && entry_memory(f->live) > s->options.memory_bytes / 4;
+	return f && entry_memory(f->live) > memory_share(c) / 4;
 }
 
 /* The closed one with the largest dead share, if they are worth it together. */
@@ -391,25 +408,36 @@ static void set_timer(struct compact *c)
 {
 	const struct candidate *first, *active;
 	uint64_t bytes, age_ns, hot_ns = c->store->options.hot_ns;
+	uint64_t after_ns = UINT64_MAX;
 
 	first = oldest(c, &bytes, &active);
-	if (!first) {
-		loop_timer_cancel(c->store->loop, &c->timer);
-		return;
+	if (first) {
+		age_ns = loop_now_ns(c->store->loop) - first->closed_ns;
+		after_ns = age_ns < hot_ns ? hot_ns - age_ns : RETRY_NS;
 	}
-	age_ns = loop_now_ns(c->store->loop) - first->closed_ns;
-	loop_timer_set(c->store->loop, &c->timer,
-		       age_ns < hot_ns ? hot_ns - age_ns : RETRY_NS);
+	if (!is_quiet(c))
+		after_ns = base_min(after_ns, QUIET_NS);
+	if (after_ns == UINT64_MAX)
+		loop_timer_cancel(c->store->loop, &c->timer);
+	else
+		loop_timer_set(c->store->loop, &c->timer, after_ns);
 }
 
 /* Nothing is under way any more. */
 static void rest(struct compact *c)
 {
 	c->at = AT_REST;
-	if (c->stopping)
+	if (c->stopping) {
 		store_idle(c->store);
-	else if (!c->store->failed)
-		set_timer(c);
+		return;
+	}
+	if (c->store->failed)
+		return;
+	set_timer(c);
+	if (c->freed && is_quiet(c)) {
+		c->freed = false;
+		base_memory_trim();
+	}
 }
 
 static void retry_later(struct compact *c)
@@ -468,7 +496,7 @@ static void job_done(struct compact *c)
 	}
 	c->failures = 0;
 	c->at = AT_REST;
-	c->look = true;
+	c->look = c->freed = true;
 	compact_consider(c->store);
 }
 
@@ -687,6 +715,8 @@ void compact_consider(struct store *s)
 
 	if (c->at != AT_REST || c->stopping || s->failed || !s->positioned)
 		return;
+	if (!c->timer.heap_index)
+		loop_timer_set(s->loop, &c->timer, QUIET_NS);
 	/* Small messages fill memory long before they fill a segment; but
 	 * what cannot be moved is not looked at again for every batch. */
 	if (!c->look && s->position.segment == c->seen_segment &&

@@ -41,10 +41,11 @@ struct store {
 	struct log_position position; /* behind the last applied batch */
 	bool positioned, failed;
 	struct loop_timer timer;
-	uint64_t checkpoint_at_ns; /* when the last one was begun */
-	uint64_t journal_bytes;	   /* since then */
-	uint64_t changes_covered;  /* state.changes then */
-	bool segments_waiting;	   /* dead ones that the older does not cover */
+	uint64_t checkpoint_at_ns;    /* when the last one was begun */
+	uint64_t journal_bytes;	      /* since then */
+	uint64_t touches, touched_ns; /* of the state: when it last changed */
+	uint64_t changes_covered;     /* state.changes then */
+	bool segments_waiting; /* dead ones that the older does not cover */
 	struct checkpoint_file kept[2]; /* newest first */
 	size_t kept_count;
 

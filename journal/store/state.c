@@ -334,6 +334,7 @@ int state_apply(struct state *s, const struct log_record *r)
 			" cannot be applied: its contents are damaged",
 			record_type_name(r->type), r->lsn);
 	s->changes += r->type != RECORD_CHECKPOINT;
+	s->touches += r->type != RECORD_CHECKPOINT && r->type != RECORD_EXTENTS;
 	return 0;
 }
 

@@ -109,6 +109,7 @@ struct state {
 	uint64_t entry_count, run_count;  /* in all lanes */
 	uint64_t piece_count, more_bytes; /* of uploads, of entry_more */
 	uint64_t changes; /* user records applied, CHECKPOINT aside */
+	uint64_t touches; /* the same, and EXTENTS aside */
 	/* Details in memory.  max and index are set by the owner before the
 	 * first record; index NULL: they stay in memory. */
 	size_t detail_bytes, detail_bytes_max;

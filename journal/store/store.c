@@ -607,6 +607,10 @@ static void apply_batch(struct store *s, struct log_batch *b)
 		s->position = b->end;
 		s->positioned = true;
 		s->journal_bytes += b->stored_bytes;
+		if (s->state.touches != s->touches) {
+			s->touches = s->state.touches;
+			s->touched_ns = loop_now_ns(s->loop);
+		}
 	}
 	free_batch(s, b);
 }

@@ -292,6 +292,29 @@ TEST("under memory pressure even the segment that is written to is emptied")
 	world_fini(&w);
 }
 
+TEST("when nothing happens, an eighth of the memory is enough")
+{
+	uint64_t queue;
+
+	world_init(&w, test_seed());
+	w.segment_bytes = 4096 * KIB;
+	w.options.memory_bytes = 256 * KIB;
+	w.options.hot_bytes = 1u << 30;
+	w.options.hot_ns = 1000 * SECOND;
+	assert_int_equal(world_boot(&w), 0);
+	queue = world_add_queue(&w, 0);
+	for (unsigned i = 0; i < 20; i++) {
+		assert_true(world_fill(&w, queue, 100, 100));
+		assert_true(world_run_for(&w, SECOND));
+		assert_int_equal(store_stats(w.store)->copied_messages, 0);
+	}
+	assert_true(world_run_for(&w, 20 * SECOND));
+	assert_true(store_stats(w.store)->copied_messages > 1000);
+	assert_true(store_stats(w.store)->entries < 600);
+	restart();
+	world_fini(&w);
+}
+
 /* ---- what must not be lost sight of ---- */
 
 static int first_name(void *ctx, const char *name)

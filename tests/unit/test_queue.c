@@ -43,6 +43,39 @@ TEST("a queue beyond memory is delivered in order, from a window")
 	}
 }
 
+TEST("what nobody touches for a while leaves memory, and is all there")
+{
+	static struct sink c;
+	struct source p;
+	uint64_t before;
+
+	EACH_SEED
+	{
+		twin_start(&small);
+		source_open(&p, 0, "q");
+		source_send_many(&p, 1, 200, 500, 4);
+		before = memory_bytes();
+		assert_in_range(before, 100000, LIMIT);
+		sim_run_for(twin.sim, 3000000000);
+		assert_in_range(memory_bytes(), 0, LIMIT / 16);
+		source_send_many(&p, 201, 100, 500, 4);
+		sink_open(&c, (unsigned)seed % 2, "q");
+		for (unsigned at = 0; at < 300; at += 100) {
+			assert_int_equal(sink_take(&c, 100), 100);
+			for (unsigned i = 0; i < 100; i++)
+				assert_int_equal(c.ids[i], at + i + 1);
+			/* What a consumer has stays with it. */
+			sim_run_for(twin.sim, 3000000000);
+			sink_settle_all(&c, OUTCOME_ACCEPTED);
+		}
+		assert_int_equal(c.confirmed, 300);
+		check_queue("q");
+		sink_close(&c, false);
+		source_close(&p);
+		twin_stop();
+	}
+}
+
 TEST("a consumer that keeps up sees what arrives behind a gap, in order")
 {
 	static struct sink c;
