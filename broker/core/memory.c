@@ -6,8 +6,8 @@
  * its lane says so.
  *
  * When nothing at all has happened for a second, memory is over its limit at a
- * thirty-second of it: a backlog that nobody wants now is read back from the disk
- * when somebody does, a MiB at a time, and needs no memory until then. */
+ * thirty-second of it: a backlog that nobody wants now is read back from the
+ * disk when somebody does, a MiB at a time, and needs no memory until then. */
 #include "broker/core/internal.h"
 
 #define DELTA_MAX (16 * 1024)

@@ -401,9 +401,9 @@ int log_claim_verify(struct log *log)
 	return err;
 }
 
-/* Down to the first that is sealed, and up again from there.  By number, not by what a
- * listing shows: a claim that is missing is one that somebody has deleted, and
- * hides none below it. */
+/* Down to the first that is sealed, and up again from there.  By number, not by
+ * what a listing shows: a claim that is missing is one that somebody has
+ * deleted, and hides none below it. */
 static int claim_seal_all(struct log *log)
 {
 	uint32_t epoch = log->epoch;

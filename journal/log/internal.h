@@ -7,6 +7,7 @@
  *   prepare.c  makes the next segment on a thread of its own
  *   writer.c   group commit
  *   build.c    frames out of appends
+ *   notes.c    telling of a commit
  *   walk.c     finds the one history in a directory, without a key
  *   opener.c   frames, decrypted one after the other
  *   recover.c  walk + decryption

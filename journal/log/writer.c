@@ -35,7 +35,6 @@
 #define LARGE_FRAME_BYTES (192u * 1024u)
 #define IDLE_NS 10000000ull
 #define FIRST_SEGMENT_BYTES (8u * 1024u * 1024u)
-#define NOTE_CHAIN_COUNT 32
 #define EPOCH_START_META_BYTES (12u + LOG_CHAIN_BYTES)
 
 /* ---- who operates ---- */
@@ -85,69 +84,6 @@ static void idle_called(struct loop_mail *mail)
 
 	atomic_store(&w->idle_posted, false);
 	loop_defer(w->log->loop, &w->pump);
-}
-
-/* ---- telling ---- */
-
-/* Notes of one commit, gathered by loop so that each is woken once. */
-struct note_chains {
-	struct {
-		struct loop *to;
-		struct loop_mail *first, *last;
-	} chains[NOTE_CHAIN_COUNT];
-	unsigned count, latest;
-};
-
-static void notes_post(struct note_chains *n)
-{
-	for (unsigned i = 0; i < n->count; i++)
-		loop_post_chain(n->chains[i].to, n->chains[i].first,
-				n->chains[i].last);
-	n->count = n->latest = 0;
-}
-
-static void notes_add(struct note_chains *n, struct log_note *note)
-{
-	unsigned i = n->latest;
-
-	if (i >= n->count || n->chains[i].to != note->to)
-		for (i = 0; i < n->count && n->chains[i].to != note->to; i++)
-			;
-	if (i == NOTE_CHAIN_COUNT) {
-		notes_post(n);
-		i = 0;
-	}
-	note->mail.next = NULL;
-	if (i == n->count) {
-		n->chains[i].to = note->to;
-		n->chains[i].first = &note->mail;
-		n->count++;
-	} else {
-		n->chains[i].last->next = &note->mail;
-	}
-	n->chains[i].last = &note->mail;
-	n->latest = i;
-}
-
-/* Once its last note is posted an append may be gone, so its successor and
- * its notes are read before.  Only after all of a list has been walked are
- * the chains posted. */
-static void writer_tell(struct log_writer *w, struct log_append *first, int err,
-			struct note_chains *n)
-{
-	uint64_t bytes = 0;
-
-	for (struct log_append *a = first, *next; a; a = next) {
-		struct log_note *notes = a->notes;
-		unsigned note_count = a->note_count;
-
-		next = a->next;
-		bytes += log_append_bytes(a);
-		a->err = err;
-		for (unsigned i = 0; i < note_count; i++)
-			notes_add(n, &notes[i]);
-	}
-	w->log->backlog_bytes -= bytes;
 }
 
 /* ---- segments ---- */
@@ -334,7 +270,7 @@ static void writer_tell_store_early(struct log_writer *w)
 }
 
 static void slot_commit(struct log_writer *w, struct log_slot *s,
-			struct note_chains *notes)
+			struct log_notes *notes)
 {
 	struct log *log = w->log;
 
@@ -345,7 +281,7 @@ static void slot_commit(struct log_writer *w, struct log_slot *s,
 	}
 	w->idle_wanted = s->first != NULL;
 	slot_tell_store(w, s);
-	writer_tell(w, s->first, 0, notes);
+	log_notes_tell(w->log, s->first, 0, notes);
 	s->first = s->last = NULL;
 	s->state = SLOT_FREE;
 }
@@ -354,7 +290,7 @@ static void slot_commit(struct log_writer *w, struct log_slot *s,
 static void writer_commit(struct log_writer *w)
 {
 	unsigned n = w->log->options.frames_in_flight;
-	struct note_chains notes;
+	struct log_notes notes;
 	uint64_t begun_ns, now_ns;
 
 	if (!w->slot_count || w->slots[w->slot_head].state != SLOT_WRITTEN)
@@ -380,7 +316,7 @@ static void writer_commit(struct log_writer *w)
 	}
 	w->log->stats.write_begun_ns =
 		w->slot_count ? w->slots[w->slot_head].built_ns : 0;
-	notes_post(&notes);
+	log_notes_post(&notes);
 }
 
 static bool writer_is_full(const struct log_writer *w)
@@ -518,10 +454,10 @@ static void writer_take_incoming(struct log_writer *w)
 		append_reverse(atomic_exchange(&log->incoming, NULL));
 
 	if (w->failed) {
-		struct note_chains notes = {.count = 0};
+		struct log_notes notes = {.count = 0};
 
-		writer_tell(w, a, latched_err(log), &notes);
-		notes_post(&notes);
+		log_notes_tell(w->log, a, latched_err(log), &notes);
+		log_notes_post(&notes);
 		return;
 	}
 	*w->waiting_tail = a;
@@ -545,21 +481,21 @@ static void incoming_delivered(struct loop_mail *mail)
 static void writer_fail(struct log_writer *w)
 {
 	unsigned n = w->log->options.frames_in_flight;
-	struct note_chains notes = {.count = 0};
+	struct log_notes notes = {.count = 0};
 	int err = latched_err(w->log);
 
 	w->failed = true;
 	for (unsigned i = 0; i < w->slot_count; i++) {
 		struct log_slot *s = &w->slots[(w->slot_head + i) % n];
 
-		writer_tell(w, s->first, err, &notes);
+		log_notes_tell(w->log, s->first, err, &notes);
 		s->first = s->last = NULL;
 	}
-	writer_tell(w, w->waiting, err, &notes);
+	log_notes_tell(w->log, w->waiting, err, &notes);
 	w->waiting = NULL;
 	w->waiting_tail = &w->waiting;
 	w->waiting_bytes = 0;
-	notes_post(&notes);
+	log_notes_post(&notes);
 	loop_timer_cancel(w->log->loop, &w->idle_timer);
 }
 

@@ -1,5 +1,5 @@
 /* journal/log/writer.h: the writer's state, shared by writer.c, which decides
- * when and where, and build.c, which makes the bytes.
+ * when and where, build.c, which makes the bytes, and notes.c, which tells.
  *
  * Thread: whoever has entered the writer (writer.c) owns all of it but what is
  * marked: the journal thread, or a loop that has appended. */
@@ -80,6 +80,24 @@ static inline uint64_t log_append_bytes(const struct log_append *a)
 {
 	return LOG_RECORD_HEADER_BYTES + a->meta_len + a->body_len;
 }
+
+/* ---- notes.c ---- */
+
+/* Notes of one commit, gathered by loop so that each is woken once.  Begins as
+ * zeros. */
+struct log_notes {
+	struct {
+		struct loop *to;
+		struct loop_mail *first, *last;
+	} chains[32];
+	unsigned count, latest;
+};
+/* Gathers what a list of appends is to be told.  Appends are gone once their
+ * notes are posted, and that may be before log_notes_post(), so the list has
+ * been walked by then. */
+void log_notes_tell(struct log *, struct log_append *first, int err,
+		    struct log_notes *);
+void log_notes_post(struct log_notes *);
 
 /* ---- build.c ---- */
 
