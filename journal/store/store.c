@@ -692,7 +692,7 @@ int store_start(struct store *s, struct loop *loop, struct loop *extents_loop)
 	}
 	s->mail.deliver = deliver_batches;
 	s->timer.fire = timer_fired;
-	s->checkpoint_at_ns = loop_now_ns(loop);
+	s->checkpoint_at_ns = s->touched_ns = loop_now_ns(loop);
 	s->stop_task.run = finish_stop;
 	atomic_store(&s->loop, loop);
 	set_timer(s);

@@ -675,7 +675,7 @@ static void body_flow(struct sim *sim)
 		rig_publish(&p, i + 1, 100000, 0, NULL);
 	assert_int_equal(rig_producer_open(&r, &late, 0, "a", 0), 0);
 	assert_int_equal(rig_producer_open(&r, &anonymous, 0, NULL, 0), 0);
-	rig_run_for(&r, 5000000);
+	rig_run_for(&r, 10000000);
 	assert_true(producer_blocked(&late.producer));
 	assert_true(p.blocked);
 	assert_true(late.blocked);
