@@ -21,7 +21,8 @@ PKG_CFLAGS := $(shell pkg-config --cflags $(PACKAGES) 2>/dev/null)
 PKG_LIBS := $(shell pkg-config --libs $(PACKAGES) 2>/dev/null)
 # Debian 12's liburing.so does not export io_uring_enable_rings(); its archive,
 # 20 kB in the same package, has it.
-LDLIBS += $(patsubst -luring,-l:liburing.a,$(PKG_LIBS)) -lm
+# libcurl is loaded by the few who need it: base/http_client.c.
+LDLIBS += $(filter-out -lcurl,$(patsubst -luring,-l:liburing.a,$(PKG_LIBS))) -lm
 
 # Variants keep their objects apart.  UBSan stops at the first finding: what
 # only prints is overlooked.

@@ -59,6 +59,7 @@ void http_client_free(struct http_client *);
  *                  yet do it;
  *   -ECONNRESET    the connection broke; the same holds;
  *   -EINVAL        the URL cannot be used;
+ *   -ENOSYS        there is no libcurl on this machine;
  *   -ENOMEM, -EIO  else. */
 MUST_CHECK int http_client_perform(struct http_client *,
 				   const struct http_request *,
