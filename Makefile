@@ -216,7 +216,9 @@ install: all man
 	put tools/completions/holdfast.bash $$share/bash-completion/completions/holdfast; \
 	put tools/completions/_holdfast $$share/zsh/site-functions/_holdfast; \
 	put tools/completions/holdfast.fish $$share/fish/vendor_completions.d/holdfast.fish; \
-	put deploy/systemd/holdfast.service $(DESTDIR)$(PREFIX)/lib/systemd/system/holdfast.service
+	put deploy/systemd/holdfast.service $(DESTDIR)$(PREFIX)/lib/systemd/system/holdfast.service; \
+	sed -i 's|^ExecStart=/usr/bin/|ExecStart=$(PREFIX)/bin/|' \
+		$(DESTDIR)$(PREFIX)/lib/systemd/system/holdfast.service
 
 .PHONY: clean
 clean:

@@ -85,7 +85,7 @@ struct io {
 
 struct io_file {
 	struct io *io;
-	bool direct;
+	bool direct, append;
 	int fd;	     /* -1 in the simulator */
 	int tail_fd; /* see posix_size(); -1: none */
 };

@@ -84,7 +84,8 @@ MUST_CHECK int io_write(struct io_file *, const void *buf, size_t len,
 MUST_CHECK int io_sync(struct io_file *);
 /* The size as the storage (for NFS: the server) has it now, never a cached
  * one.  On NFS only an IO_APPEND file's is certain: another's may come from
- * this node while it holds a delegation of the file.
+ * this node while it holds a delegation of the file.  -ESTALE: an
+ * IO_APPEND file that has been deleted.
  * [any number of threads at once] */
 MUST_CHECK int io_size(struct io_file *, uint64_t *ret_bytes);
 /* Reserve blocks and set the size; contents read as zeros.  Falls back to

@@ -148,6 +148,7 @@ int posix_open(struct io *io, const char *path, unsigned flags,
 	if (flags & IO_APPEND)
 		mode |= O_APPEND | O_DSYNC;
 	file->io = io;
+	file->append = flags & IO_APPEND;
 	file->tail_fd = -1;
 	file->fd = open(path, mode | O_CLOEXEC, 0600);
 	if (file->fd < 0) {
@@ -251,8 +252,13 @@ int posix_size(struct io_file *file, uint64_t *ret_bytes)
 	uint64_t size;
 	int r = 0;
 
-	if (statx(file->fd, "", AT_EMPTY_PATH | sync, STATX_SIZE, &st))
+	if (statx(file->fd, "", AT_EMPTY_PATH | sync, STATX_SIZE | STATX_NLINK,
+		  &st))
 		return -errno;
+	/* Somebody has removed it: whoever opens the name now has another, and
+	 * what is appended there will never be seen here. */
+	if (file->append && !st.stx_nlink)
+		return -ESTALE;
 	size = st.stx_size;
 	if (file->tail_fd >= 0)
 		r = tail_size(file, &size);

@@ -44,7 +44,7 @@ struct member {
 	_Atomic uint64_t looked_at_ns, caught_up_at_ns;
 	_Atomic uint64_t elected_ns, elected_ms, takeover_ns, beat_check_ns;
 	_Atomic bool stolen, more;
-	_Atomic int follow_err;
+	_Atomic int follow_err, elect_err; /* why it does not take over */
 
 	struct member_wait resigned, stopped;
 };
@@ -129,7 +129,12 @@ static void take_over(struct member *m, bool steal)
 
 	leadership_leader(m->leadership, &old);
 	err = steal ? log_steal(log) : log_claim(log);
-	say(m, &m->claim_err, err, "not-elected", log_why(log));
+	say(m, &m->claim_err, err, "not-elected",
+	    err == -ENOSPC || err == -EDQUOT
+		    ? "the disk is full: free a few MiB in data_dir, so that "
+		      "somebody can lead and messages can be consumed"
+		    : log_why(log));
+	m->elect_err = err;
 	if (err) {
 		/* Each try may leave a claim behind, which somebody is to
 		 * seal. */
@@ -160,6 +165,8 @@ static void stand_by(struct member *m)
 		return;
 	}
 	m->looked_at_ns = io_now_ns(m->options.io);
+	if (verdict == LEADERSHIP_WAIT)
+		m->elect_err = 0;
 	if (verdict != LEADERSHIP_WAIT) {
 		take_over(m, verdict == LEADERSHIP_STEAL);
 		return;
@@ -365,6 +372,7 @@ void member_status(struct member *m, struct member_status *ret)
 		.takeover_ns = m->takeover_ns,
 		.stolen = m->stolen,
 		.follow_err = m->follow_err,
+		.elect_err = m->elect_err,
 		.beat_check_ns = m->beat_check_ns,
 	};
 	if (ret->role == MEMBER_STANDBY && now > caught_up + 2 * FOLLOW_NS)
@@ -379,6 +387,7 @@ bool member_is_healthy(struct member *m)
 	member_status(m, &s);
 	if (s.role != MEMBER_STANDBY)
 		return s.role == MEMBER_LEADER;
-	return s.looked_ns <
+	return !s.elect_err &&
+	       s.looked_ns <
 	       base_max(HEALTHY_NS_MIN, 2 * m->options.takeover_after_ns);
 }

@@ -74,6 +74,7 @@ struct member_status {
 	uint64_t takeover_ns;	/* from the election to serving; 0: not yet */
 	bool stolen;		/* from a silent leader */
 	int follow_err;		/* why nothing is followed; 0: it is */
+	int elect_err;		/* why it could not take over, last time */
 	uint64_t beat_check_ns; /* of the last claim check with a sign */
 };
 void member_status(struct member *, struct member_status *ret); /* [any] */

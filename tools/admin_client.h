@@ -8,6 +8,7 @@
 struct http_access {
 	const char *admin; /* http://127.0.0.1:8161 */
 	const char *user, *password_file;
+	unsigned total_ms_max; /* 0: a minute */
 };
 
 #define HTTP_ACCESS_INIT                                                       \

@@ -8,6 +8,7 @@
 #include "tools/world.h"
 
 #define CLUSTER_PATH "/api/v1/cluster"
+#define STATUS_MS_MAX 3000u
 
 struct cluster_command {
 	struct http_access access;
@@ -45,14 +46,21 @@ static json_t *row_of(json_t *answer, const char *admin)
 		json_object_set(row, "leader_locked",
 				json_object_get(leader, "locked"));
 	} else {
-		json_object_set_new(row, "leader", json_string(""));
+		json_object_set_new(row, "leader", json_null());
 	}
 	if (json_is_object(standby))
 		json_object_update(row, standby);
 	if (!lag)
-		json_object_set_new(row, "behind_seconds", json_string(""));
+		json_object_set_new(row, "behind_seconds", json_null());
 	json_object_del(row, "standby");
 	return row;
+}
+
+static json_t *unreachable(const char *admin)
+{
+	return json_pack("{s:s,s:s,s:b,s:n,s:n,s:n,s:n,s:s}", "node", "?",
+			 "role", "unreachable", "healthy", 0, "epoch", "leader",
+			 "silent_seconds", "behind_seconds", "admin", admin);
 }
 
 static int ask_all(const struct options *options, struct cluster_command *c,
@@ -63,6 +71,7 @@ static int ask_all(const struct options *options, struct cluster_command *c,
 
 	for (unsigned i = 0; i < count; i++) {
 		struct http_access access = c->access;
+
 		json_t *answer = NULL;
 
 		if (c->admins.count)
@@ -71,6 +80,7 @@ static int ask_all(const struct options *options, struct cluster_command *c,
 					 CLUSTER_PATH, NULL, NULL, NULL,
 					 &answer) != COMMAND_OK) {
 			code = COMMAND_FAILED;
+			json_array_append_new(into, unreachable(access.admin));
 			continue;
 		}
 		json_array_append_new(into, row_of(answer, access.admin));
@@ -101,12 +111,12 @@ static int read_sign(const struct options *options,
 		return COMMAND_FAILED;
 	}
 	json_array_append_new(
-		into, json_pack("{s:s,s:s,s:b,s:I,s:s,s:s,s:s,s:s,s:I,s:b,s:b}",
+		into, json_pack("{s:s,s:s,s:b,s:I,s:s,s:n,s:n,s:s,s:I,s:b,s:b}",
 				"node", s.node, "role",
 				s.resigned ? "resigned" : "leader", "healthy",
 				1, "epoch", (json_int_t)s.epoch, "leader",
-				s.node, "silent_seconds", "", "behind_seconds",
-				"", "admin", s.url, "seen_at_ms",
+				s.node, "silent_seconds", "behind_seconds",
+				"admin", s.url, "seen_at_ms",
 				(json_int_t)s.wall_ms, "leader_locked",
 				(int)s.locked, "resigned", (int)s.resigned));
 	return COMMAND_OK;
@@ -114,7 +124,11 @@ static int read_sign(const struct options *options,
 
 int cluster_status_run(int argc, char **argv)
 {
-	struct cluster_command c = {.access = HTTP_ACCESS_INIT};
+	/* A broker that is stopped takes connections and does not answer. */
+	struct cluster_command c = {
+		.access = {.admin = "http://127.0.0.1:8161",
+			   .total_ms_max = STATUS_MS_MAX},
+	};
 	const struct option table[] = {
 		{"admin", 'a', OPTION_LIST, &c.admins, "URL",
 		 "the admin API of a broker; again for more "

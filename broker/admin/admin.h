@@ -55,7 +55,7 @@ struct admin_cluster {
 	/* A standby's: what it has taken in of what it has seen, and for how
 	 * long it has not had everything. */
 	uint64_t applied_lsn, seen_lsn, behind_ns, follow_resets;
-	int follow_err;
+	int follow_err, elect_err;
 	uint64_t looked_ns; /* since it looked at the leader */
 	struct admin_label label;
 };

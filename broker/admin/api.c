@@ -228,10 +228,15 @@ static void health_standby(struct admin *a, struct admin_response *r,
 
 	a->options.cluster(a->options.cluster_ctx, &c);
 	if (!startup && !c.healthy) {
-		api_give_error(r, 503,
-			       "this standby has not seen its storage for "
-			       "%" PRIu64 " s",
-			       c.looked_ns / 1000000000u);
+		if (c.elect_err)
+			api_give_error(r, 503,
+				       "this broker cannot take over: %s",
+				       err_str(c.elect_err));
+		else
+			api_give_error(r, 503,
+				       "this standby has not seen its storage "
+				       "for %" PRIu64 " s",
+				       c.looked_ns / 1000000000u);
 		return;
 	}
 	api_give_json(r, 200, json_pack("{s:s}", "status", "standby"));
@@ -241,6 +246,13 @@ static void health_state(struct admin *a, const struct admin_request *request,
 			 struct admin_response *r, bool startup)
 {
 	bool as_leader = !startup && !strcmp(request->role, "leader");
+
+	if (request->role[0] && !as_leader) {
+		api_give_error(r, 400,
+			       "there is /health/ready?role=leader, and no "
+			       "other role");
+		return;
+	}
 
 	switch ((enum admin_state)atomic_load(&a->state)) {
 	case ADMIN_STANDBY:

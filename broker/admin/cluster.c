@@ -16,13 +16,19 @@ static void ask(struct admin *a, struct admin_cluster *ret)
 	a->options.cluster(a->options.cluster_ctx, ret);
 }
 
+/* To the millisecond: nobody wants to read more. */
+static double seconds(uint64_t ns)
+{
+	return (double)(ns / 1000000u) / 1e3;
+}
+
 static json_t *leader_json(const struct admin_cluster *c)
 {
 	if (!c->epoch)
 		return json_null();
 	return json_pack("{s:s,s:s,s:f,s:I,s:b,s:b}", "node", c->leader_node,
 			 "admin", c->leader_url, "silent_seconds",
-			 (double)c->leader_silence_ns / 1e9, "seen_at_ms",
+			 seconds(c->leader_silence_ns), "seen_at_ms",
 			 (json_int_t)c->leader_seen_ms, "locked",
 			 (int)c->leader_locked, "resigned",
 			 (int)c->leader_resigned);
@@ -35,7 +41,7 @@ static json_t *standby_json(const struct admin_cluster *c)
 	return json_pack("{s:I,s:I,s:f,s:I,s:s}", "applied_lsn",
 			 (json_int_t)c->applied_lsn, "seen_lsn",
 			 (json_int_t)c->seen_lsn, "behind_seconds",
-			 (double)c->behind_ns / 1e9, "resets",
+			 seconds(c->behind_ns), "resets",
 			 (json_int_t)c->follow_resets, "error",
 			 c->follow_err ? err_str(c->follow_err) : "");
 }
@@ -71,7 +77,7 @@ static void show(struct admin *a, struct admin_response *r)
 				"node", c.node, "role", c.role, "healthy",
 				(int)c.healthy, "epoch", (json_int_t)c.epoch,
 				"takeovers", (json_int_t)c.takeovers,
-				"takeover_seconds", (double)c.takeover_ns / 1e9,
+				"takeover_seconds", seconds(c.takeover_ns),
 				"elected_at_ms", (json_int_t)c.elected_ms,
 				"stolen", (int)c.stolen, "leader",
 				leader_json(&c), "standby", standby_json(&c),

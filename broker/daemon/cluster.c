@@ -34,5 +34,6 @@ void cluster_describe(struct member *member, const char *node,
 	ret->behind_ns = s.behind_ns;
 	ret->follow_resets = s.follow_resets;
 	ret->follow_err = s.follow_err;
+	ret->elect_err = s.elect_err;
 	ret->looked_ns = s.looked_ns;
 }

@@ -160,6 +160,13 @@ static void announce_standby(struct daemon_run *run)
 	wiring_leader(run->wiring, leader, sizeof(leader));
 	logger_info("daemon", "standing-by", "version=%s leader=%s",
 		    HOLDFAST_VERSION, LOGGER_QUOTE(leader));
+	if (wiring_has_namesake(run->wiring))
+		logger_warn("daemon", "same-name", "node=%s why=%s",
+			    LOGGER_QUOTE(leader),
+			    LOGGER_QUOTE("this broker and the leader have one "
+					 "name; give each its own with --set "
+					 "node=NAME, or nobody can tell them "
+					 "apart"));
 	snprintf(status, sizeof(status), "READY=1\nSTATUS=stands by; %s leads",
 		 leader);
 	notify_send(status);
@@ -224,6 +231,7 @@ static int serve(struct daemon_run *run, const sigset_t *set, int *ret_code)
 			told = true;
 		} else {
 			look_at_files(run);
+			wiring_look(run->wiring);
 		}
 		if (watchdog_ms && wiring_is_live(run->wiring))
 			notify_send("WATCHDOG=1");
@@ -259,7 +267,12 @@ static int live(struct daemon_run *run, const sigset_t *set, bool *ret_again)
 		signals_leave(set);
 		notify_send("STOPPING=1");
 	}
-	logger_info("daemon", "stopping", "signal=%d", sig > 0 ? sig : 0);
+	if (sig == SERVE_STEP_DOWN)
+		logger_info("daemon", "stepping-down", "why=%s",
+			    LOGGER_QUOTE("asked to let another lead"));
+	else
+		logger_info("daemon", "stopping", "signal=%d",
+			    sig > 0 ? sig : 0);
 	s = settings_of(run->config);
 	if (wiring_down(run->wiring, s->shutdown_timeout_ns)) {
 		logger_warn("daemon", "stopped-early", "why=%s",
@@ -323,8 +336,10 @@ int main(int argc, char **argv)
 	enum options_action action;
 	int code;
 
-	/* One may be left of the process that this one has been. */
+	/* One may be left of the process that this one has been, and of a name
+	 * that was found through /proc/self/exe. */
 	alarm(0);
+	prctl(PR_SET_NAME, "holdfastd");
 	arguments = argv;
 	action = options_parse(argc, argv, &options);
 	code = act(action, &options, argv[0]);

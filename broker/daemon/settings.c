@@ -161,7 +161,7 @@ static const char *check_hash(const char *text)
 	return crypto_password_hash_is_valid(text)
 		       ? NULL
 		       : "not a password hash; make one with `holdfast "
-			 "password hash`";
+			 "user hash`";
 }
 
 static const char *check_pod(const char *text)
@@ -228,7 +228,7 @@ static const struct config_key user_keys[] = {
 	 .check = check_user_name, .help = "The user's name."},
 	{"password_hash", CONFIG_STRING, CONFIG_SECRET, USER(password_hash),
 	 .check = check_hash,
-	 .help = "Argon2id text, made by `holdfast password hash`."},
+	 .help = "Argon2id text, made by `holdfast user hash`."},
 	{"password", CONFIG_STRING, CONFIG_SECRET, USER(password),
 	 .check = check_password, .help = "The password itself."},
 };

@@ -73,7 +73,7 @@ struct wiring {
 	unsigned shard_count;
 	struct loop *running[SHARDS_MAX + 2]; /* threads started */
 	unsigned running_count;
-	bool log_started, store_started;
+	bool log_started, store_started, refusing;
 	char admin_at[80];
 	uint64_t start_ms;
 	/* shutdown */
@@ -97,8 +97,8 @@ static void leave_begin(struct wiring *w)
 static void leave_deposed(struct wiring *w)
 {
 	leave_begin(w);
-	logger_error("daemon", "fenced", "node=%s why=%s",
-		     LOGGER_QUOTE(w->node),
+	logger_error("daemon", "fenced", "node=%s epoch=%u why=%s",
+		     LOGGER_QUOTE(w->node), (unsigned)log_epoch(w->log),
 		     LOGGER_QUOTE("another broker has taken over this "
 				  "directory; nothing was acknowledged since. "
 				  " This one stands by"));
@@ -464,6 +464,9 @@ static int start_admin(struct wiring *w)
 			 s->admin, why);
 		return failed(err, "no-admin", text);
 	}
+	/* Others are told a name that leads here. */
+	if (!strcmp(at.address, "0.0.0.0") || !strcmp(at.address, "::"))
+		snprintf(at.address, sizeof(at.address), "%.63s", w->node);
 	snprintf(w->admin_at, sizeof(w->admin_at),
 		 strchr(at.address, ':') ? "http://[%s]:%u" : "http://%s:%u",
 		 at.address, (unsigned)admin_port(w->admin));
@@ -862,6 +865,40 @@ bool wiring_is_live(struct wiring *w)
 			return false;
 	}
 	return true;
+}
+
+bool wiring_has_namesake(struct wiring *w)
+{
+	struct member_status s;
+
+	member_status(w->member, &s);
+	return s.role == MEMBER_STANDBY && s.leader.epoch &&
+	       !s.leader.resigned && !strcmp(s.leader.node, w->node);
+}
+
+void wiring_look(struct wiring *w)
+{
+	const struct log_stats *stats = log_stats(w->log);
+	bool refusing = w->log_started && stats->disk_refusing;
+
+	if (refusing == w->refusing)
+		return;
+	w->refusing = refusing;
+	if (refusing)
+		logger_warn("daemon", "disk-full",
+			    "dir=%s free_mib=%llu size_mib=%llu why=%s",
+			    LOGGER_QUOTE(w->data_dir),
+			    (unsigned long long)(stats->disk_free >> 20),
+			    (unsigned long long)(stats->disk_total >> 20),
+			    LOGGER_QUOTE("publishing is refused: less than "
+					 "disk_max_use allows is free, or "
+					 "another journal.segment_size and "
+					 "journal.reserve do not fit; "
+					 "consuming goes on"));
+	else
+		logger_info("daemon", "disk-ok", "dir=%s free_mib=%llu",
+			    LOGGER_QUOTE(w->data_dir),
+			    (unsigned long long)(stats->disk_free >> 20));
 }
 
 void wiring_leader(struct wiring *w, char *ret, size_t ret_len)

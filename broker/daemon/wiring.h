@@ -58,6 +58,11 @@ struct wiring_facts {
 /* Once wiring_lead() has gone well. */
 void wiring_describe(const struct wiring *, struct wiring_facts *ret);
 
+/* Now and then: says when publishing is refused for lack of space, and when it
+ * is taken again. */
+void wiring_look(struct wiring *);
+/* Standing by: the leader has this broker's name. */
+bool wiring_has_namesake(struct wiring *);
 /* The name of whoever leads, for people. */
 void wiring_leader(struct wiring *, char *ret, size_t ret_len);
 
