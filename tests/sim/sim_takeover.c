@@ -57,6 +57,7 @@ static const char *const mutant_names[MUTANT_COUNT] = {
 	[MUTANT_PAST_CUT] = "past-cut",
 	[MUTANT_STORE_FIRST] = "store-first",
 	[MUTANT_DELETE_UNCHECKED] = "delete-unchecked",
+	[MUTANT_STRAYS_EARLY] = "strays-early",
 	[MUTANT_FOLLOW_UNVOUCHED] = "follow-unvouched",
 };
 
@@ -79,8 +80,14 @@ static bool dies(uint64_t *ret_seed)
 		struct takeover t = {.how = TAKEOVER_DICE, .seed = seed};
 		struct takeover_report sum = {0};
 
+		/* Needs a record in flight at one moment and a pause at
+		 * another. */
+		if (mutant == MUTANT_STRAYS_EARLY) {
+			t.how = TAKEOVER_STALL;
+			t.where = TAKEOVER_START;
+		}
 		*ret_seed = seed;
-		if (takeover_fork(&t, &sum) == MODEL_EXIT)
+		if (takeover_fork(&t, &sum) == MODEL_EXIT || sum.failures)
 			return true;
 	}
 	return false;
