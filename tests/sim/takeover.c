@@ -316,7 +316,7 @@ static bool is_the_place(struct course *c)
 	if (c->run->at)
 		return true;
 	if (failures >= FAILURES_SHOWN_MAX ||
-	    (c->run->stride && c->calls % c->run->stride != 1))
+	    (c->run->stride > 1 && c->calls % c->run->stride != 1))
 		return false;
 	c->report->failures++; /* unless it comes to its end */
 	if (fork_here(c))
