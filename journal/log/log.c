@@ -212,6 +212,11 @@ int log_start(struct log *log, struct loop *journal)
 	return log_blame(log, err);
 }
 
+bool log_is_started(const struct log *log)
+{
+	return log->loop;
+}
+
 void log_close(struct log *log)
 {
 	log_prepare_free(log->prepare);

@@ -153,6 +153,8 @@ MUST_CHECK int log_recover(struct log *, const struct log_position *from,
  * checked; then appends are taken on `journal`, whose thread must not run yet
  * or must be the caller. */
 MUST_CHECK int log_start(struct log *, struct loop *journal);
+/* log_start() has been called, and was right. */
+bool log_is_started(const struct log *);
 /* Append no more; on the journal thread, after everything in flight has
  * completed, writes an idle mark and calls done(ctx). [journal] */
 void log_stop(struct log *, void (*done)(void *ctx), void *ctx);

@@ -21,7 +21,10 @@ enum mutant {
 	 * its record is committed, without a look at the claim.  Of these two
 	 * safeguards either is enough: leaving out one changes nothing. */
 	MUTANT_DELETE_UNCHECKED,
-	MUTANT_FOLLOW_UNVOUCHED, /* a standby believes what it can read */
+	MUTANT_STRAYS_EARLY, /* deletes strays before its EPOCH-START */
+	/* A standby believes what it can read, and sticks to it when the
+	 * history is another.  Here, too, either safeguard is enough. */
+	MUTANT_FOLLOW_UNVOUCHED,
 	MUTANT_COUNT,
 };
 

@@ -15,6 +15,8 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "journal/log/mutant.h"
+
 #define RUNS_MAX 4u
 #define FILES_MAX 16u /* two are kept; a crash may leave a few more */
 
@@ -308,7 +310,8 @@ static int go_on(struct recovery *r)
 
 	r->why[0] = '\0';
 	err = replay_all(r, &from);
-	if (r->mismatch || err == -E_LOST || err == -E_CORRUPT)
+	if ((r->mismatch || err == -E_LOST || err == -E_CORRUPT) &&
+	    !MUTANT(FOLLOW_UNVOUCHED))
 		return ATTEMPT_NEXT;
 	if (!err)
 		err = list_files(r, files, &count);

@@ -677,6 +677,7 @@ int store_start(struct store *s, struct loop *loop, struct loop *extents_loop)
 	int err;
 
 	ASSERT(s->log && !s->loop);
+	ASSERT(log_is_started(s->log) || MUTANT(STRAYS_EARLY));
 	s->extents_loop = extents_loop;
 	err = log_check_claim(s->log);
 	if (!err)

@@ -98,7 +98,11 @@ uint64_t store_next_id(const struct store *);
 
 /* From now on batches are taken, checkpoints written, messages moved to
  * extents, files dropped and scrubbed; on the given loops, whose threads must
- * not run yet.  What blocks on extent files runs on the second. */
+ * not run yet.  What blocks on extent files runs on the second.
+ * After log_start(): extent files that no record names go now, and what
+ * recovery has read is all there will ever be of it only once EPOCH-START has
+ * been committed.  A deposed leader's last record may still become durable
+ * before that, and be part of what another one reads. */
 MUST_CHECK int store_start(struct store *, struct loop *store_loop,
 			   struct loop *extents_loop);
 /* [journal] log_options.committed calls this; takes the batch.  Batches that

@@ -107,7 +107,8 @@ load_open_producer(struct load *l, enum model_target target, bool anonymous)
 		rig_producer_close(&p->rig);
 		return NULL;
 	}
-	if (!anonymous && target_queue(target) != MODEL_QUEUES)
+	/* What a deposed leader finds is its own memory. */
+	if (!anonymous && target_queue(target) != MODEL_QUEUES && !l->deposed)
 		model_queue_made(l->model, target_queue(target));
 	return p;
 }

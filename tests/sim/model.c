@@ -515,4 +515,9 @@ void model_census_end(struct model *m, uint64_t now_ms, uint64_t unserved)
 		model_fail("%llu confirmed messages are nowhere, the first is "
 			   "%llu of %s",
 			   ID(missing), ID(first), where);
+	/* What is delivered from now on is looked for anew. */
+	for_each_message(m, id) for (unsigned q = 0; q < MODEL_ORIGINS; q++)
+		m->messages[id - 1]
+			.copies[q]
+			.found = 0;
 }

@@ -13,6 +13,12 @@ static void rig_die(const char *what, const char *detail)
 	abort();
 }
 
+static int look_for_moves(void *ctx, const struct log_record *record)
+{
+	*(bool *)ctx |= record->type == RECORD_EXTENTS;
+	return 0;
+}
+
 static void rig_committed(void *ctx, struct log_batch *batch)
 {
 	struct rig *r = ctx;
@@ -20,6 +26,8 @@ static void rig_committed(void *ctx, struct log_batch *batch)
 	/* Two mutants say so too early. */
 	if (!MUTANT(STORE_FIRST) && !MUTANT(DELETE_UNCHECKED))
 		r->committed = batch->end;
+	if (log_batch_each(batch, look_for_moves, &r->moved))
+		rig_die("committed", "a batch does not end");
 	if (store_take(r->store, batch) != 0)
 		return; /* taken, and slow: the simulator does not mind */
 }
@@ -240,11 +248,14 @@ static int rig_recover(struct rig *r)
 	err = core_create(&co, &r->core);
 	if (!err)
 		err = core_recover(r->core);
-	if (!err)
-		err = store_start(r->store, r->store_loop, r->extents_loop);
+	if (!err && !MUTANT(STRAYS_EARLY))
+		err = log_start(r->log, r->journal_loop);
+	if (err)
+		return err;
+	err = store_start(r->store, r->store_loop, r->extents_loop);
 	if (err)
 		snprintf(r->why, sizeof(r->why), "%s", store_why(r->store));
-	if (!err)
+	if (!err && MUTANT(STRAYS_EARLY))
 		err = log_start(r->log, r->journal_loop);
 	return err;
 }

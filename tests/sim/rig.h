@@ -64,6 +64,7 @@ struct rig {
 	bool scrubs;
 	uint32_t epoch;		       /* 0: nothing is claimed */
 	struct log_position committed; /* what has been: its end; or zeros */
+	bool moved; /* ... a record that says where messages have been moved */
 	int failed; /* the log's or the store's, 0 while all is well */
 	char why[512];
 	/* While rig_start() ran: its node died; its index was damaged. */

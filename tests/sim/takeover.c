@@ -74,6 +74,7 @@ struct course {
 	unsigned starts;
 	bool disturb_next; /* the next start is the one */
 	uint64_t start_calls;
+	struct takeover_report *scout; /* shared with a child */
 	/* At a call of this rig's node something happens. */
 	struct rig *watched;
 	uint64_t calls; /* so far */
@@ -107,13 +108,11 @@ static void about_to_call(void *ctx, struct sim_node *node)
 	if (!c->watched || !c->watched->io || node != sim_node(c->watched->io))
 		return;
 	c->calls++;
-	if (c->at == c->calls ||
-	    (!c->at && c->event && !c->run->at && c->run->how != TAKEOVER_DICE))
+	if (c->event && (!c->at || c->at == c->calls))
 		c->event(c);
 }
 
-/* at: counted from now on; 0: at each of them when the run is an enumeration,
- * or never. */
+/* at: counted from now on; 0: at each of them. */
 static struct watch watch(struct course *c, struct rig *r, uint64_t at,
 			  void (*event)(struct course *))
 {
@@ -317,7 +316,7 @@ static bool is_the_place(struct course *c)
 	if (c->run->at)
 		return true;
 	if (failures >= FAILURES_SHOWN_MAX ||
-	    (c->run->stride && c->calls % c->run->stride != 1))
+	    (c->run->stride > 1 && c->calls % c->run->stride != 1))
 		return false;
 	c->report->failures++; /* unless it comes to its end */
 	if (fork_here(c))
@@ -784,7 +783,7 @@ static void take_over_here(struct course *c)
 	if (maybe(c, 50))
 		work(c);
 	unwatch(c, &before);
-	c->at = 0;
+	c->event = NULL;
 }
 
 static void reign_under_load(struct course *c, struct leader *l)
@@ -975,36 +974,80 @@ __attribute__((noreturn)) static void run_dice(struct course *c)
 	finish(c);
 }
 
-/* The first leader leaves something behind; it happens to the second, or to
- * the third. */
+/* The call at which the leader, in the load that follows, is first known to
+ * have committed where it has moved messages to; a child finds out. */
+static void note_moved(struct course *c)
+{
+	if (!c->scout->calls && c->watched->moved)
+		c->scout->calls = c->calls;
+}
+
+static uint64_t scout_move(struct course *c, struct leader *l)
+{
+	c->scout = trial_shared(sizeof(*c->scout));
+	if (fork_here(c)) {
+		(void)watch(c, l->rig, 0, note_moved);
+		l->load = load_create(l->rig, &c->model, &c->load);
+		load_run(l->load);
+		_exit(0);
+	}
+	return c->scout->calls;
+}
+
+static void stall_here(struct course *c)
+{
+	interrupt(c, c->now, TAKEOVER_STALL);
+	c->event = NULL;
+}
+
+/* The first leader leaves something behind; the second is taken over at one of
+ * its calls. */
+__attribute__((noreturn)) static void run_load(struct course *c,
+					       struct leader *l)
+{
+	struct watch before = watch(c, l->rig, c->run->at, at_call);
+
+	l->load = load_create(l->rig, &c->model, &c->load);
+	load_run(l->load);
+	if (!c->forked)
+		c->report->calls = c->calls;
+	unwatch(c, &before);
+	finish(c);
+}
+
+/* The second stands still with something in flight: mostly what says where
+ * messages have been moved to.  It happens to the third. */
+__attribute__((noreturn)) static void run_start(struct course *c,
+						struct leader *l)
+{
+	uint64_t at = scout_move(c, l), back = 1 + c->run->seed % 6;
+	struct watch before;
+
+	if (at <= back)
+		model_fail("nothing has been moved");
+	before = watch(c, l->rig, at - back, stall_here);
+	l->load = load_create(l->rig, &c->model, &c->load);
+	load_run(l->load);
+	unwatch(c, &before);
+	if (c->now == l)
+		interrupt(c, l, TAKEOVER_STALL);
+	c->disturb_next = true;
+	lead(c);
+	if (!c->forked)
+		c->report->calls = c->start_calls;
+	finish(c);
+}
+
 __attribute__((noreturn)) static void run_places(struct course *c)
 {
-	bool start = c->run->where == TAKEOVER_START;
-	struct watch before = {0};
-	struct leader *l;
-
 	lead(c);
 	c->now->load = load_create(c->now->rig, &c->model, &c->load);
 	load_run(c->now->load);
 	interrupt(c, c->now, TAKEOVER_KILL);
 	lead(c);
-	l = c->now;
-	l->load = load_create(l->rig, &c->model, &c->load);
-	if (start)
-		l->rig->away_at_step =
-			sim_steps(c->sim) + 100 + sim_below(c->sim, 3000);
-	else
-		before = watch(c, l->rig, c->run->at, at_call);
-	load_run(l->load);
-	if (start) {
-		interrupt(c, l, TAKEOVER_STALL);
-		c->disturb_next = true;
-		lead(c);
-	}
-	if (!c->forked)
-		c->report->calls = start ? c->start_calls : c->calls;
-	unwatch(c, &before);
-	finish(c);
+	if (c->run->where == TAKEOVER_START)
+		run_start(c, c->now);
+	run_load(c, c->now);
 }
 
 __attribute__((noreturn)) static void

@@ -41,7 +41,7 @@ struct takeover {
 	enum takeover_how how;
 	enum takeover_where where;
 	uint64_t at;	 /* counted there; 0: at each call, in children */
-	uint64_t stride; /* ... at the first of so many; 0: at each */
+	uint64_t stride; /* ... at the first of so many */
 };
 
 struct takeover_report {
