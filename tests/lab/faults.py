@@ -8,7 +8,6 @@ import nodes
 from nfs import LEASE_S
 
 FAULTS = {}
-BEYOND_S = 60  # for what is slow on a busy machine
 STEPS = {"threads": (1, 2, 3, 4), "io_uring": (3, 4)}
 
 
@@ -25,7 +24,7 @@ class Fault:
 
     def bound_s(self, options):
         return options.takeover_after + (3 * LEASE_S if options.nfs else 0) \
-            + BEYOND_S
+            + options.patience
 
 
 def fault(name, moves, on="any"):

@@ -45,6 +45,7 @@ class Node:
         if steps:
             self.environment = {"LD_PRELOAD": steps,
                                 "COMMIT_STEPS": self.control}
+        self.blind = 0  # 1: without its look at the claim
         self.started = 0  # where in the log its last life begins
         open(self.log, "ab").close()
 
@@ -65,7 +66,8 @@ class Node:
     def start(self, again_s=1.0):
         self.started = os.path.getsize(self.log)
         if self.environment:
-            self.shell("head -c 16 /dev/zero >" + self.control)
+            self.shell("printf '\\0\\0\\0\\0\\0\\0\\0\\0\\0\\0\\0\\0\\%d\\0\\0\\0' >%s" % (
+                self.blind, self.control))
         self.ask("start", self.command(), self.guest_log, self.environment,
                  again_s)
 
