@@ -10,6 +10,7 @@ terminal's buffer is a page): what is long goes to a file of the share."""
 
 import json
 import os
+import re
 import signal
 import struct
 import subprocess
@@ -121,6 +122,23 @@ class Agent:
             f.seek(0)
             f.write(struct.pack("=III", 0, 0, 0))
         return False
+
+    def dump(self, log):
+        """Adds to log where the broker's threads are."""
+        place = "/proc/%d/task" % self.process.pid
+        with open(log, "a") as out:
+            for task in sorted(os.listdir(place), key=int):
+                said = []
+                for name in ("comm", "status", "wchan", "stack"):
+                    try:
+                        with open("%s/%s/%s" % (place, task, name)) as f:
+                            said.append(f.read().strip())
+                    except OSError as why:
+                        said.append(os.strerror(why.errno))
+                said[1] = re.sub(r"(?s).*State:\s*([^\n]*).*", r"\1", said[1])
+                out.write("thread %s %s: %s\n" % (
+                    task, ", ".join(said[:3]),
+                    " < ".join(re.findall(r"\] (\S+)", said[3])[:8])))
 
     def get(self, url, seconds=5):
         """The body of an HTTP answer."""

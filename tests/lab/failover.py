@@ -208,6 +208,16 @@ class Lab:
         for name in os.listdir(self.evidence):
             os.unlink(os.path.join(self.evidence, name))
 
+    def look_closer(self):
+        """When something has not happened: why?"""
+        for node in self.nodes:
+            try:
+                node.dump()
+            except (OSError, AssertionError) as why:
+                print("%s: %s" % (node.name, why))
+        if os.path.exists(os.path.join(self.data, "cluster")):
+            self.oracle.wrong += self.reader.read([self.evidence]).wrong
+
     def last_words(self):
         return "".join(node.last_words(25) for node in self.nodes)
 
@@ -248,9 +258,8 @@ class Round:
     def begin(self, after_s=0.0):
         """The fault happens now, or after_s from now."""
         self.begun = time.monotonic() + after_s
-        if self.fault.moves is not False:
-            others = [n for n in self.lab.nodes
-                      if n is not self.leader or not self.fault.moves]
+        if self.fault.moves:
+            others = [n for n in self.lab.nodes if n is not self.leader]
             self.prober = Prober(others, self.lab.ledger,
                                  self.lab.oracle.next("probe"))
             self.prober.start()
@@ -330,7 +339,7 @@ class Round:
         if self.begun is None:
             raise AssertionError("the fault has not begun")
         bound = self.fault.bound_s(self.lab.options)
-        if self.fault.moves is not False:
+        if self.fault.moves:
             self.wait_moved(bound)
             self.wait_repaired()
         else:
@@ -360,11 +369,10 @@ class Round:
         nodes.wait_until("a new leader confirms something", found, seconds)
 
     def moved_us(self):
-        """When the client was let in again, by another node if one had to."""
+        """When the client was let in again: by another node, or by this one,
+        when it was quicker to come back."""
         for us, address in self.lab.oracle.connected:
-            if address and us > self.begun * 1e6 and not (
-                    self.fault.moves and
-                    self.lab.node_of(address) is self.leader):
+            if address and us > self.begun * 1e6:
                 return us
         return None
 
@@ -377,7 +385,7 @@ class Round:
             [us for us in stamps if us > begun]
         gaps = [b - a for a, b in zip(around, around[1:])]
         self.result["outage_s"] = max(gaps, default=0) / 1e6
-        if self.fault.moves is not False:
+        if self.fault.moves:
             moved = self.moved_us()
             firsts = [us for us in stamps if us >= moved][:1]
             if self.prober.confirmed_us:
@@ -455,8 +463,8 @@ def run(options, share):
         verify(lab, lab.oracle)
     except AssertionError as why:
         wrong.append("%s%s" % (now, why))
-        if lab and os.path.exists(os.path.join(lab.data, "cluster")):
-            wrong += lab.reader.read([lab.evidence]).wrong
+        if lab:
+            lab.look_closer()
     if options.blind:
         if lab:
             lab.close()

@@ -118,6 +118,10 @@ class Node:
         return json.loads(self.ask("get", "http://127.0.0.1:%d%s" % (
             self.admin_port, path)))
 
+    def dump(self):
+        """Where its threads are, to its log."""
+        self.ask("dump", self.guest_log)
+
     def last_words(self, count=15):
         with open(self.log, errors="replace") as f:
             return "".join("    %s| %s" % (self.name, line)
