@@ -83,17 +83,14 @@ class Agent:
         return self.codes[-1]
 
     def send(self, number):
+        """A signal, if it runs."""
         if self.process.poll() is None:
             self.process.send_signal(number)
 
-    def signal(self, number):
-        """Returns how many times it has ended so far, to tell lives apart."""
-        self.send(number)
-        return len(self.codes)
-
-    def lives(self):
-        """The exit codes of all its lives but the one that goes on."""
-        return self.codes[-100:]
+    def lives(self, after=0):
+        """How many lives have ended, and the exit codes of those after so
+        many."""
+        return [len(self.codes), self.codes[after:][-100:]]
 
     def pause(self, after_us, hold_s):
         """SIGSTOP at an exact moment, SIGCONT after hold_s."""
@@ -174,7 +171,7 @@ def serve(path):
                 text = text[os.write(line, text):]
 
     with open(line, "rb", closefd=False) as requests:
-        answer({"id": 0, "do": "lives", "with": []})
+        answer({"id": 0, "do": "lives", "with": [0]})
         for text in requests:
             threading.Thread(target=answer, args=[json.loads(text)],
                              daemon=True).start()

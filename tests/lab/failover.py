@@ -300,7 +300,7 @@ class Round:
         lab, oracle = self.lab, self.lab.oracle
         oracle.begin_round()
         before = oracle.confirmed_count
-        lives = [len(node.lives()) for node in lab.nodes]
+        lives = [node.lives()[0] for node in lab.nodes]
         client = lab.client(rate=lab.options.rate, next={
             queue: oracle.next(queue) for queue in
             ("keep", "fifo", "holes", "large")})
@@ -322,7 +322,7 @@ class Round:
         self.result["new"] = last.name
         self.result["exits"] = [
             code for node, count in zip(lab.nodes, lives)
-            for code in node.lives()[count:]]
+            for code in node.lives(count)[1]]
         for code in self.result["exits"]:
             if code not in (0, -9, -15) and code < 0:
                 oracle.wrong.append("a broker ended by signal %d" % -code)

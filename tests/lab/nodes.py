@@ -79,13 +79,13 @@ class Node:
         return done["said"]
 
     def send(self, number):
-        return self.ask("signal", int(number))
+        self.ask("send", int(number))
 
     def stop(self, number=signal.SIGTERM, seconds=30):
         return self.ask("stop", int(number), seconds, seconds=seconds + 10)
 
-    def lives(self):
-        return self.ask("lives")
+    def lives(self, after=0):
+        return self.ask("lives", after)
 
     def role(self):
         """What it says of itself; "" when it says nothing."""
