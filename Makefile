@@ -162,6 +162,7 @@ lab:
 ifeq ($(FAULTS),)
 	@BUILD=$(BUILD) tests/lab/full.py || [ $$? -eq 77 ]
 	@BUILD=$(BUILD) tests/lab/powercut.py || [ $$? -eq 77 ]
+	@BUILD=$(BUILD) tests/lab/failover.py --blind --faults pause --rounds 2 --patience 15
 	@BUILD=$(BUILD) tests/lab/claim_cost.py --json $(BUILD)/lab/claim_cost.json || [ $$? -eq 77 ]
 endif
 	@BUILD=$(BUILD) tests/lab/failover.py --faults '$(FAULTS)' --failovers $(N) \

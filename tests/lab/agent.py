@@ -10,6 +10,7 @@ terminal's buffer is a page): what is long goes to a file of the share."""
 
 import json
 import os
+import re
 import signal
 import struct
 import subprocess
@@ -82,17 +83,14 @@ class Agent:
         return self.codes[-1]
 
     def send(self, number):
+        """A signal, if it runs."""
         if self.process.poll() is None:
             self.process.send_signal(number)
 
-    def signal(self, number):
-        """Returns how many times it has ended so far, to tell lives apart."""
-        self.send(number)
-        return len(self.codes)
-
-    def lives(self):
-        """The exit codes of all its lives but the one that goes on."""
-        return self.codes[-100:]
+    def lives(self, after=0):
+        """How many lives have ended, and the exit codes of those after so
+        many."""
+        return [len(self.codes), self.codes[after:][-100:]]
 
     def pause(self, after_us, hold_s):
         """SIGSTOP at an exact moment, SIGCONT after hold_s."""
@@ -121,6 +119,23 @@ class Agent:
             f.seek(0)
             f.write(struct.pack("=III", 0, 0, 0))
         return False
+
+    def dump(self, log):
+        """Adds to log where the broker's threads are."""
+        place = "/proc/%d/task" % self.process.pid
+        with open(log, "a") as out:
+            for task in sorted(os.listdir(place), key=int):
+                said = []
+                for name in ("comm", "status", "wchan", "stack"):
+                    try:
+                        with open("%s/%s/%s" % (place, task, name)) as f:
+                            said.append(f.read().strip())
+                    except OSError as why:
+                        said.append(os.strerror(why.errno))
+                said[1] = re.sub(r"(?s).*State:\s*([^\n]*).*", r"\1", said[1])
+                out.write("thread %s %s: %s\n" % (
+                    task, ", ".join(said[:3]),
+                    " < ".join(re.findall(r"\] (\S+)", said[3])[:8])))
 
     def get(self, url, seconds=5):
         """The body of an HTTP answer."""
@@ -156,7 +171,7 @@ def serve(path):
                 text = text[os.write(line, text):]
 
     with open(line, "rb", closefd=False) as requests:
-        answer({"id": 0, "do": "lives", "with": []})
+        answer({"id": 0, "do": "lives", "with": [0]})
         for text in requests:
             threading.Thread(target=answer, args=[json.loads(text)],
                              daemon=True).start()

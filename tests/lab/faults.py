@@ -8,14 +8,12 @@ import nodes
 from nfs import LEASE_S
 
 FAULTS = {}
-BEYOND_S = 60  # for what is slow on a busy machine
 STEPS = {"threads": (1, 2, 3, 4), "io_uring": (3, 4)}
 
 
 class Fault:
-    """moves: whether another node has to take over (True), or this one or
-    another does (None), or it need not be anybody (False).  on: "any", or
-    "nfs" when it needs guests."""
+    """moves: True when clients have to connect again, nearly always to another
+    node.  on: "any", or "nfs" when it needs guests."""
 
     def __init__(self, inject, moves, on):
         self.inject, self.moves, self.on = inject, moves, on
@@ -25,7 +23,7 @@ class Fault:
 
     def bound_s(self, options):
         return options.takeover_after + (3 * LEASE_S if options.nfs else 0) \
-            + BEYOND_S
+            + options.patience
 
 
 def fault(name, moves, on="any"):
@@ -63,7 +61,7 @@ def kill(r):
     r.leader.send(signal.SIGKILL)
 
 
-@fault("both", None)
+@fault("both", True)
 def both(r):
     """All nodes at once."""
     r.begin()
@@ -135,7 +133,7 @@ def isolate(r):
     cut(r, LEASE_S * r.dice.uniform(1.3, 2), True)
 
 
-@fault("slow", None, "nfs")
+@fault("slow", True, "nfs")
 def slow(r):
     """Answers of the storage take long; then the leader is killed."""
     delay_ms = r.dice.randrange(10, 60)

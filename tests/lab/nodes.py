@@ -45,6 +45,7 @@ class Node:
         if steps:
             self.environment = {"LD_PRELOAD": steps,
                                 "COMMIT_STEPS": self.control}
+        self.blind = 0  # 1: without its look at the claim
         self.started = 0  # where in the log its last life begins
         open(self.log, "ab").close()
 
@@ -65,7 +66,8 @@ class Node:
     def start(self, again_s=1.0):
         self.started = os.path.getsize(self.log)
         if self.environment:
-            self.shell("head -c 16 /dev/zero >" + self.control)
+            self.shell("printf '\\0\\0\\0\\0\\0\\0\\0\\0\\0\\0\\0\\0\\%d\\0\\0\\0' >%s" % (
+                self.blind, self.control))
         self.ask("start", self.command(), self.guest_log, self.environment,
                  again_s)
 
@@ -77,13 +79,13 @@ class Node:
         return done["said"]
 
     def send(self, number):
-        return self.ask("signal", int(number))
+        self.ask("send", int(number))
 
     def stop(self, number=signal.SIGTERM, seconds=30):
         return self.ask("stop", int(number), seconds, seconds=seconds + 10)
 
-    def lives(self):
-        return self.ask("lives")
+    def lives(self, after=0):
+        return self.ask("lives", after)
 
     def role(self):
         """What it says of itself; "" when it says nothing."""
@@ -115,6 +117,10 @@ class Node:
     def get(self, path):
         return json.loads(self.ask("get", "http://127.0.0.1:%d%s" % (
             self.admin_port, path)))
+
+    def dump(self):
+        """Where its threads are, to its log."""
+        self.ask("dump", self.guest_log)
 
     def last_words(self, count=15):
         with open(self.log, errors="replace") as f:
