@@ -388,6 +388,6 @@ bool member_is_healthy(struct member *m)
 	if (s.role != MEMBER_STANDBY)
 		return s.role == MEMBER_LEADER;
 	return !s.elect_err &&
-	       s.looked_ns <
-	       base_max(HEALTHY_NS_MIN, 2 * m->options.takeover_after_ns);
+	       s.looked_ns < base_max(HEALTHY_NS_MIN,
+				      2 * m->options.takeover_after_ns);
 }

@@ -106,8 +106,8 @@ int admin_client_request(const char *command, const struct http_access *access,
 		.url = url,
 		.headers = headers,
 		.connect_ms_max = 5000,
-		.total_ms_max = access->total_ms_max ? access->total_ms_max
-						     : 60000,
+		.total_ms_max =
+			access->total_ms_max ? access->total_ms_max : 60000,
 		.answer_bytes_max = ANSWER_BYTES_MAX,
 		.user = access->user,
 		.password = password,

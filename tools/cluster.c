@@ -111,14 +111,14 @@ static int read_sign(const struct options *options,
 		return COMMAND_FAILED;
 	}
 	json_array_append_new(
-		into, json_pack("{s:s,s:s,s:b,s:I,s:s,s:n,s:n,s:s,s:I,s:b,s:b}",
-				"node", s.node, "role",
-				s.resigned ? "resigned" : "leader", "healthy",
-				1, "epoch", (json_int_t)s.epoch, "leader",
-				s.node, "silent_seconds", "behind_seconds",
-				"admin", s.url, "seen_at_ms",
-				(json_int_t)s.wall_ms, "leader_locked",
-				(int)s.locked, "resigned", (int)s.resigned));
+		into,
+		json_pack("{s:s,s:s,s:b,s:I,s:s,s:n,s:n,s:s,s:I,s:b,s:b}",
+			  "node", s.node, "role",
+			  s.resigned ? "resigned" : "leader", "healthy", 1,
+			  "epoch", (json_int_t)s.epoch, "leader", s.node,
+			  "silent_seconds", "behind_seconds", "admin", s.url,
+			  "seen_at_ms", (json_int_t)s.wall_ms, "leader_locked",
+			  (int)s.locked, "resigned", (int)s.resigned));
 	return COMMAND_OK;
 }
 

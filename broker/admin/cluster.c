@@ -26,12 +26,11 @@ static json_t *leader_json(const struct admin_cluster *c)
 {
 	if (!c->epoch)
 		return json_null();
-	return json_pack("{s:s,s:s,s:f,s:I,s:b,s:b}", "node", c->leader_node,
-			 "admin", c->leader_url, "silent_seconds",
-			 seconds(c->leader_silence_ns), "seen_at_ms",
-			 (json_int_t)c->leader_seen_ms, "locked",
-			 (int)c->leader_locked, "resigned",
-			 (int)c->leader_resigned);
+	return json_pack(
+		"{s:s,s:s,s:f,s:I,s:b,s:b}", "node", c->leader_node, "admin",
+		c->leader_url, "silent_seconds", seconds(c->leader_silence_ns),
+		"seen_at_ms", (json_int_t)c->leader_seen_ms, "locked",
+		(int)c->leader_locked, "resigned", (int)c->leader_resigned);
 }
 
 static json_t *standby_json(const struct admin_cluster *c)

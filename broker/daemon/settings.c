@@ -318,7 +318,7 @@ static const struct config_key keys[] = {
 	 .help = "A standby takes over from a leader that holds the lock and "
 		 "gives no sign of life for so long."},
 	{"storage_timeout", CONFIG_DURATION, 0, AT(storage_timeout_ns),
-	 .fallback = "30s", .least = SECOND, .most = 3600 * SECOND,
+	 .fallback = "10s", .least = SECOND, .most = 3600 * SECOND,
 	 .help = "A leader whose storage does not answer for so long exits."},
 	{"core_dumps", CONFIG_BOOL, 0, AT(core_dumps), .fallback = "false",
 	 .help = "Let a crash leave a core file, with message contents."},

@@ -16,13 +16,13 @@
 #include <pthread.h>
 #include <signal.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "base/logger.h"
 #include "broker/admin/admin.h"
 #include "broker/daemon/cluster.h"
+#include "broker/daemon/directory.h"
 #include "broker/daemon/endpoints.h"
 #include "broker/daemon/memory.h"
 #include "broker/daemon/milestone.h"
@@ -172,32 +172,12 @@ static void on_committed(void *ctx, struct log_batch *batch)
 
 /* ---- start ---- */
 
-/* The directory and its entry are durable before anything is put into it. */
 static int open_directory(struct wiring *w)
 {
-	const char *dir = w->settings->data_dir;
-	char parent[512], why[700];
-	const char *slash = strrchr(dir, '/');
-	struct stat st;
-	int err;
+	char why[700];
+	int err = directory_open(w->io, w->data_dir, why, sizeof(why));
 
-	if (!stat(dir, &st) && S_ISDIR(st.st_mode))
-		return 0;
-	if (!slash)
-		snprintf(parent, sizeof(parent), ".");
-	else
-		snprintf(parent, sizeof(parent), "%.*s",
-			 slash > dir ? (int)(slash - dir) : 1, dir);
-	err = io_mkdir(w->io, dir);
-	if (!err)
-		err = io_sync_dir(w->io, parent);
-	if (!err)
-		return 0;
-	snprintf(why, sizeof(why),
-		 "the data directory %.400s cannot be made; give another one "
-		 "with --data-dir",
-		 dir);
-	return failed(err, "no-directory", why);
+	return err ? failed(err, "no-directory", why) : 0;
 }
 
 static int check_storage(struct wiring *w)
@@ -878,27 +858,8 @@ bool wiring_has_namesake(struct wiring *w)
 
 void wiring_look(struct wiring *w)
 {
-	const struct log_stats *stats = log_stats(w->log);
-	bool refusing = w->log_started && stats->disk_refusing;
-
-	if (refusing == w->refusing)
-		return;
-	w->refusing = refusing;
-	if (refusing)
-		logger_warn("daemon", "disk-full",
-			    "dir=%s free_mib=%llu size_mib=%llu why=%s",
-			    LOGGER_QUOTE(w->data_dir),
-			    (unsigned long long)(stats->disk_free >> 20),
-			    (unsigned long long)(stats->disk_total >> 20),
-			    LOGGER_QUOTE("publishing is refused: less than "
-					 "disk_max_use allows is free, or "
-					 "another journal.segment_size and "
-					 "journal.reserve do not fit; "
-					 "consuming goes on"));
-	else
-		logger_info("daemon", "disk-ok", "dir=%s free_mib=%llu",
-			    LOGGER_QUOTE(w->data_dir),
-			    (unsigned long long)(stats->disk_free >> 20));
+	if (w->log_started)
+		directory_look(w->log, w->data_dir, &w->refusing);
 }
 
 void wiring_leader(struct wiring *w, char *ret, size_t ret_len)

@@ -175,8 +175,13 @@ int log_scan_frame(struct log_scan *s, uint64_t offset, struct log_frame *ret,
 	/* The history may be cut here, so a bit that only flipped on its way
 	 * gets a second chance. */
 	if (err == -E_CORRUPT) {
+		bool narrow = s->narrow;
+
+		/* Mostly it is the end of the log, so no more than a frame. */
 		s->window_len = 0;
+		s->narrow = true;
 		err = scan_frame(s, offset, ret, ret_raw);
+		s->narrow = narrow;
 	}
 	return err;
 }
