@@ -285,13 +285,14 @@ static uint64_t patience_ns(const struct leadership *l)
 	return base_max(l->options.takeover_after_ns, l->any ? beats : 0);
 }
 
-/* While we did not look, for whatever reason, nobody was silent. */
+/* While we did not look, for whatever reason, nobody was silent; but a standby
+ * whose looks all take long is to notice, too, so a part of each counts. */
 static void forgive_gap(struct leadership *l, uint64_t now)
 {
 	uint64_t gap = l->looked_ns ? now - l->looked_ns : 0;
+	uint64_t counted = base_min(gap, patience_ns(l) / 4);
 
-	if (gap > patience_ns(l) / 4)
-		l->seen_ns += gap;
+	l->seen_ns += gap - counted;
 	l->looked_ns = now;
 }
 

@@ -352,10 +352,30 @@ TEST("a time in which a standby could not look is not the leader's silence")
 	node_init(&a, sim, "a");
 	node_init(&b, sim, "b");
 	lead(&a);
-	assert_int_equal(look_for(sim, &b, SECOND), LEADERSHIP_WAIT);
+	assert_int_equal(look_for(sim, &b, SECOND / 2), LEADERSHIP_WAIT);
 	sim_run_for(sim, 10 * AFTER_NS); /* b stands still; a, too */
 	assert_int_equal(look_for(sim, &b, SECOND / 2), LEADERSHIP_WAIT);
 	assert_int_equal(look_for(sim, &b, SECOND), LEADERSHIP_STEAL);
+	node_fini(&a);
+	node_fini(&b);
+	sim_free(sim);
+}
+
+TEST("a standby whose looks all take long steals as well")
+{
+	struct sim *sim = world(14);
+	struct node a, b;
+	int looks = 0;
+
+	node_init(&a, sim, "a");
+	node_init(&b, sim, "b");
+	lead(&a);
+	while (look(&b) == LEADERSHIP_WAIT && looks < 20) {
+		sim_run_for(sim, AFTER_NS);
+		looks++;
+	}
+	assert_int_equal(look(&b), LEADERSHIP_STEAL);
+	assert_true(looks >= 3 && looks <= 6);
 	node_fini(&a);
 	node_fini(&b);
 	sim_free(sim);
