@@ -783,6 +783,16 @@ void log_writer_free(struct log_writer *w)
 	free(w);
 }
 
+/* On a network file system zeros are bytes to send, before anybody is served,
+ * and what blocks are to the server is its own affair. */
+static uint64_t start_zeros(const struct log *log, uint64_t bytes)
+{
+	struct io_fs fs;
+
+	return io_fs_info(log->io, log->options.dir, &fs) || !fs.network ? bytes
+									 : 0;
+}
+
 /* The first segment of an epoch is short and zeroed in full, so that a start
  * is quick and the long ones are all prepared in the background.  It may use
  * the reserve, and be shorter still: a broker with a full disk must be able to
@@ -794,6 +804,7 @@ static int start_segment(struct log_writer *w)
 		base_min(log->options.segment_bytes, FIRST_SEGMENT_BYTES);
 	uint64_t key = log_segment_key(log->epoch, w->next_sequence++);
 	struct log_sink *sink;
+	uint64_t zeros;
 	int err;
 
 	err = log_sink_begin(log, key, bytes, &sink);
@@ -805,8 +816,9 @@ static int start_segment(struct log_writer *w)
 	if (err)
 		return err;
 	memset(w->plain, 0, LOG_FRAME_BYTES_MAX);
-	for (uint64_t at = IO_BLOCK; !err && at < bytes;) {
-		uint64_t len = base_min(LOG_FRAME_BYTES_MAX, bytes - at);
+	zeros = start_zeros(log, bytes);
+	for (uint64_t at = IO_BLOCK; !err && at < zeros;) {
+		uint64_t len = base_min(LOG_FRAME_BYTES_MAX, zeros - at);
 
 		err = log_sink_zero(sink, w->plain, at, len);
 		at += len;
