@@ -270,7 +270,12 @@ int log_check_claim(struct log *log)
 	err = log_claim_verify(log);
 	log->stats.claim_checks++;
 	if (err)
-		log_latch(log, err, "cannot check the claim in %s (%s)",
+		log_latch(log, err,
+			  err == -ESTALE
+				  ? "the claim in %s/epochs has been deleted "
+				    "(%s): nothing there may be removed while "
+				    "a broker runs; start again"
+				  : "cannot check the claim in %s (%s)",
 			  log->options.dir, err_str(err));
 	return err;
 }
