@@ -148,8 +148,10 @@ TEST("before anybody has written there is nothing to follow")
 	broker_start(b);
 	while (log_stats(b->log)->segments_dropped < 2)
 		broker_random(b, 20);
-	follow(s);
-	assert_true(store_stats(s->store)->applied_lsn > 0);
+	/* What the leader removes just now is looked for again. */
+	do
+		follow(s);
+	while (!store_stats(s->store)->applied_lsn);
 	assert_int_equal(succeed(b, s), 0);
 	broker_compare(s);
 	last(s);
