@@ -81,7 +81,9 @@ LOAD_OBJ := $(LOAD_SRC:%.c=$(BUILD)/%.o) \
 CHECK_BIN := $(BUILD)/bench/check/cost
 CHECK_OBJ := $(CHECK_SRC:%.c=$(BUILD)/%.o)
 LOAD_UNIT_BIN := $(filter $(BUILD)/tests/unit/test_load%,$(UNIT_BIN))
-THREADED_BIN := $(filter $(THREADED_TESTS:%=$(BUILD)/tests/unit/%),$(UNIT_BIN))
+# test_log_sim runs in the simulator alone, on one thread, and for minutes.
+THREADED_BIN := $(filter-out %/test_log_sim,\
+	$(filter $(THREADED_TESTS:%=$(BUILD)/tests/unit/%),$(UNIT_BIN)))
 MAN_PAGES := $(MAN_SRC:docs/man/%.scd=$(BUILD)/man/%)
 ALL_OBJ := $(LIB_OBJ) $(DAEMON_OBJ) $(TOOL_OBJ) $(SIM_SHARED_OBJ) \
 	$(patsubst %.c,$(BUILD)/%.o,$(UNIT_SRC) $(SIM_SRC) $(PEER_SRC) \
