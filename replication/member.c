@@ -42,7 +42,7 @@ struct member {
 	_Atomic uint64_t busy_since_ns; /* 0: not in the storage */
 	_Atomic int role;		/* enum member_role */
 	_Atomic uint64_t looked_at_ns, caught_up_at_ns;
-	_Atomic uint64_t elected_ns, elected_ms, takeover_ns, beat_check_ns;
+	_Atomic uint64_t elected_ns, elected_ms, takeover_ns;
 	_Atomic bool stolen, more;
 	_Atomic int follow_err, elect_err; /* why it does not take over */
 
@@ -106,10 +106,8 @@ static void say_elected(const struct member *m,
  * when they do. */
 static void give_sign(struct member *m)
 {
-	uint64_t begun_ns = io_now_ns(m->options.io);
 	int err = leadership_beat(m->leadership);
 
-	m->beat_check_ns = io_now_ns(m->options.io) - begun_ns;
 	if (err == -ENOSPC || err == -EDQUOT)
 		say(m, &m->sign_err, err, "no-sign", m->options.dir);
 	else if (err)
@@ -165,12 +163,13 @@ static void stand_by(struct member *m)
 		return;
 	}
 	m->looked_at_ns = io_now_ns(m->options.io);
-	if (verdict == LEADERSHIP_WAIT)
-		m->elect_err = 0;
 	if (verdict != LEADERSHIP_WAIT) {
 		take_over(m, verdict == LEADERSHIP_STEAL);
 		return;
 	}
+	/* Somebody leads, so what kept us from it is over. */
+	m->elect_err = 0;
+	m->retry_ns = 0;
 	follow(m);
 	wait_for(m, m->more ? 0 : leadership_look_ns(m->leadership));
 }
@@ -373,7 +372,6 @@ void member_status(struct member *m, struct member_status *ret)
 		.stolen = m->stolen,
 		.follow_err = m->follow_err,
 		.elect_err = m->elect_err,
-		.beat_check_ns = m->beat_check_ns,
 	};
 	if (ret->role == MEMBER_STANDBY && now > caught_up + 2 * FOLLOW_NS)
 		ret->behind_ns = now - caught_up;

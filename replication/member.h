@@ -70,12 +70,11 @@ struct member_status {
 	uint64_t behind_ns; /* for how long we have not had all that was
 			       there; 0: we have */
 	uint64_t follow_resets;
-	uint64_t elected_ms;	/* wall clock; 0: never */
-	uint64_t takeover_ns;	/* from the election to serving; 0: not yet */
-	bool stolen;		/* from a silent leader */
-	int follow_err;		/* why nothing is followed; 0: it is */
-	int elect_err;		/* why it could not take over, last time */
-	uint64_t beat_check_ns; /* of the last claim check with a sign */
+	uint64_t elected_ms;  /* wall clock; 0: never */
+	uint64_t takeover_ns; /* from the election to serving; 0: not yet */
+	bool stolen;	      /* from a silent leader */
+	int follow_err;	      /* why nothing is followed; 0: it is */
+	int elect_err;	      /* why it could not take over, last time */
 };
 void member_status(struct member *, struct member_status *ret); /* [any] */
 /* [any] A standby that could take over now, or a leader. */

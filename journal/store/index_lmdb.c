@@ -426,7 +426,6 @@ bool index_lmdb_refuses(const struct io_fs *fs, const char *dir, char *why,
 	return true;
 }
 
-/* Looked at before anything is made in it. */
 /* Held for as long as the index is open: brokers that share a data directory
  * and a node must not share an index. */
 static int lock_dir(struct index_lmdb *l, char *why, size_t room)
