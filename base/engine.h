@@ -56,6 +56,9 @@ struct engine_ops {
 	/* Take an operation whose fields loop.c has filled in.  Completion
 	 * goes through loop_complete() from inside wait(). */
 	void (*submit)(struct loop *, struct loop_op *);
+	/* A durable write, on this thread: submits what is pending, writes, and
+	 * has the next wait() complete it, without blocking. */
+	void (*write_now)(struct loop *, struct loop_op *);
 	/* Submit what is pending, reap completions; block up to timeout_ns
 	 * (0: do not block; UINT64_MAX: until something happens). */
 	void (*wait)(struct loop *, uint64_t timeout_ns);

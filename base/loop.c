@@ -21,7 +21,7 @@
 #define POLL_SPIN 16	       /* looks between two offers */
 #define POLL_TAKEN_NS 50000ull /* somebody else had the processor */
 #define POLL_REST_NS 5000000ull
-#define OWED_NS 1000000ull
+#define OWED_NS 10000000ull
 #define MAIL_BUDGET 1024 /* deliveries in one iteration */
 
 /* The loop whose callbacks run on this thread. */
@@ -510,7 +510,7 @@ void loop_iterate(struct loop *l, bool may_wait)
 	if (!timeout_ns)
 		loop_woke(l);
 	l->io->ops->wait(l, timeout_ns);
-	if (timeout_ns && l->poll_max_ns)
+	if (timeout_ns && l->poll_max_ns && l->now_ns >= begun_ns)
 		poll_learn(l, begun_ns);
 	/* The simulator's wait() does not block, and leaves this to us. */
 	if (atomic_load_explicit(&l->waiting, memory_order_relaxed))
@@ -557,9 +557,9 @@ void loop_complete(struct loop_op *op, int res)
 	op->done(op, res);
 }
 
-static void disk_op(struct loop *l, struct loop_op *op, struct io_file *file,
-		    void *buf, size_t len, uint64_t offset,
-		    enum engine_op_kind kind)
+static void disk_op_init(struct loop *l, struct loop_op *op,
+			 struct io_file *file, void *buf, size_t len,
+			 uint64_t offset, enum engine_op_kind kind)
 {
 	ASSERT(len <= INT32_MAX);
 	ASSERT(!file->direct || !((uintptr_t)buf % IO_BLOCK || len % IO_BLOCK ||
@@ -570,6 +570,13 @@ static void disk_op(struct loop *l, struct loop_op *op, struct io_file *file,
 	op->buf = buf;
 	op->len = len;
 	op->offset = offset;
+}
+
+static void disk_op(struct loop *l, struct loop_op *op, struct io_file *file,
+		    void *buf, size_t len, uint64_t offset,
+		    enum engine_op_kind kind)
+{
+	disk_op_init(l, op, file, buf, len, offset, kind);
 	l->io->ops->submit(l, op);
 }
 
@@ -593,6 +600,15 @@ void loop_write_durable(struct loop *l, struct loop_op *op,
 			uint64_t offset)
 {
 	disk_op(l, op, file, unconst(buf), len, offset, ENGINE_WRITE_DURABLE);
+}
+
+void loop_write_durable_now(struct loop *l, struct loop_op *op,
+			    struct io_file *file, const void *buf, size_t len,
+			    uint64_t offset)
+{
+	disk_op_init(l, op, file, unconst(buf), len, offset,
+		     ENGINE_WRITE_DURABLE);
+	l->io->ops->write_now(l, op);
 }
 
 void loop_write(struct loop *l, struct loop_op *op, struct io_file *file,

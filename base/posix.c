@@ -12,6 +12,7 @@
 #include <sys/random.h>
 #include <sys/stat.h>
 #include <sys/statfs.h>
+#include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -217,6 +218,28 @@ int posix_write(struct io_file *file, const void *buf, size_t len,
 		r = posix_write_step(file, len, &progress, n < 0 ? -errno : n);
 	}
 	return r;
+}
+
+int posix_write_op(struct loop_op *op)
+{
+	bool sync = op->kind == ENGINE_WRITE_DURABLE;
+	int r = 1;
+
+	while (r == 1) {
+		struct iovec iov = {
+			.iov_base = (uint8_t *)op->buf + op->progress,
+			.iov_len = op->len - op->progress,
+		};
+		ssize_t n = pwritev2(op->fd, &iov, 1,
+				     (off_t)(op->offset + op->progress),
+				     sync && op->file->direct ? RWF_DSYNC : 0);
+
+		r = posix_write_step(op->file, op->len, &op->progress,
+				     n < 0 ? -errno : n);
+	}
+	if (!r && sync && !op->file->direct && fdatasync(op->fd))
+		r = -errno;
+	return r ? r : (int)op->len;
 }
 
 int posix_sync(struct io_file *file)

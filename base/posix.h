@@ -53,6 +53,10 @@ int posix_read_step(const struct io_file *, size_t len, size_t *progress,
 		    int64_t res);
 int posix_write_step(const struct io_file *, size_t len, size_t *progress,
 		     int64_t res);
+/* A whole ENGINE_WRITE or ENGINE_WRITE_DURABLE, blocking; what done() is to be
+ * told.  A durable write is one pwritev2 with RWF_DSYNC on an O_DIRECT file,
+ * otherwise pwrite to the end and then fdatasync. */
+int posix_write_op(struct loop_op *);
 
 /* ---- threads (posix.c) ---- */
 

@@ -11,14 +11,11 @@
  * that the loop does not wake into a held lock, and is counted: a loop with
  * nothing in the pool and nobody announcing may be freed.
  *
- * Crash argument: a durable write is one pwritev2 with RWF_DSYNC on an
- * O_DIRECT file, otherwise pwrite to the end and then fdatasync; it is
- * reported only after both. */
+ * Crash argument: a durable write is reported only after posix_write_op(). */
 #include <poll.h>
 #include <sched.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
-#include <sys/uio.h>
 #include <unistd.h>
 
 #include "base/posix.h"
@@ -78,28 +75,6 @@ static void wake_fd_clear(struct threads_loop *t)
 
 /* ---- the pool ---- */
 
-static int run_write(struct loop_op *op)
-{
-	bool sync = op->kind == ENGINE_WRITE_DURABLE;
-	int r = 1;
-
-	while (r == 1) {
-		struct iovec iov = {
-			.iov_base = (uint8_t *)op->buf + op->progress,
-			.iov_len = op->len - op->progress,
-		};
-		ssize_t n = pwritev2(op->fd, &iov, 1,
-				     (off_t)(op->offset + op->progress),
-				     sync && op->file->direct ? RWF_DSYNC : 0);
-
-		r = posix_write_step(op->file, op->len, &op->progress,
-				     n < 0 ? -errno : n);
-	}
-	if (!r && sync && !op->file->direct && fdatasync(op->fd))
-		r = -errno;
-	return r ? r : (int)op->len;
-}
-
 static int run_read(struct loop_op *op)
 {
 	int r = posix_read(op->file, op->buf, op->len, op->offset,
@@ -140,7 +115,7 @@ static void *pool_main(void *arg)
 				io->queue_tail = &io->queue;
 			pthread_mutex_unlock(&io->lock);
 			op->res = op->kind == ENGINE_READ ? run_read(op)
-							  : run_write(op);
+							  : posix_write_op(op);
 			pthread_mutex_lock(&io->lock);
 			pool_finished(io, op);
 		} else if (io->stopping) {
@@ -333,6 +308,12 @@ static void threads_submit(struct loop *l, struct loop_op *op)
 	}
 }
 
+static void threads_write_now(struct loop *l, struct loop_op *op)
+{
+	try_started(threads_loop(l));
+	posix_net_ready(op, posix_write_op(op));
+}
+
 /* What waits for an edge is tried once more, and then finds the end: not
  * every state of a socket has an edge to give. */
 static void threads_shutdown(struct loop_socket *base)
@@ -490,6 +471,7 @@ static const struct engine_ops threads_ops = {
 	.loop_start = posix_net_loop_start,
 	.loop_join = posix_net_loop_join,
 	.submit = threads_submit,
+	.write_now = threads_write_now,
 	.wait = threads_wait,
 	.wake = threads_wake,
 	.listen = posix_net_listen,

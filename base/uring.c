@@ -156,6 +156,22 @@ static void submit_backlog(struct uring_loop *u)
 	}
 }
 
+static void uring_write_now(struct loop *l, struct loop_op *op)
+{
+	struct uring_loop *u = uring_loop(l);
+
+	if (!u->enabled || u->ended) {
+		uring_submit(l, op);
+		return;
+	}
+	submit_backlog(u);
+	/* What this returns does not matter: what is not taken now is still
+	 * there when the loop waits. */
+	if (io_uring_sq_ready(&u->ring))
+		(void)io_uring_submit(&u->ring);
+	posix_net_ready(op, posix_write_op(op));
+}
+
 static void submit_wake(struct uring_loop *u)
 {
 	struct io_uring_sqe *sqe;
@@ -505,6 +521,7 @@ static const struct engine_ops uring_ops = {
 	.loop_start = posix_net_loop_start,
 	.loop_join = posix_net_loop_join,
 	.submit = uring_submit,
+	.write_now = uring_write_now,
 	.wait = uring_wait,
 	.submit_now = uring_submit_now,
 	.has_completions = uring_has_completions,

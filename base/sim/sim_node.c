@@ -80,6 +80,7 @@ static const struct engine_ops node_ops = {
 	.loop_start = sim_node_loop_start,
 	.loop_join = sim_node_loop_join,
 	.submit = node_submit,
+	.write_now = node_submit, /* whatever a thread that waits may see */
 	.wait = sim_node_loop_wait,
 	.wake = sim_node_loop_wake,
 	.listen = sim_net_listen,

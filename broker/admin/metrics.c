@@ -176,6 +176,10 @@ static void journal(struct admin *a, struct admin_text *t)
 	metrics_counter(t, "holdfast_journal_syncs_total",
 			"Durable writes of the journal.",
 			atomic_load(&s->syncs));
+	metrics_counter(t, "holdfast_journal_waits_total",
+			"Durable writes of a lone record that its own thread "
+			"waited for.",
+			atomic_load(&s->waits));
 	metrics_counter(t, "holdfast_journal_claim_checks_total",
 			"Checks that no other broker has sealed our claim.",
 			atomic_load(&s->claim_checks));

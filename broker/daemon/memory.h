@@ -16,5 +16,7 @@ struct memory_choice {
  * but in tests. */
 void memory_choose(uint64_t configured, const char *root,
 		   struct memory_choice *ret);
+/* To the log. */
+void memory_tell(const struct memory_choice *);
 
 #endif

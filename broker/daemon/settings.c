@@ -325,7 +325,8 @@ static const struct config_key keys[] = {
 
 	{"journal.segment_size", CONFIG_SIZE, 0, AT(journal.segment_bytes),
 	 .fallback = "128MiB", .least = MIB, .most = GIB,
-	 .help = "Size of a journal file."},
+	 .help = "Size of a journal file; the first after a start are "
+		 "smaller."},
 	{"journal.compress", CONFIG_INT, 0, AT(journal.compress_level),
 	 .fallback = "0", .least = 0, .most = 19,
 	 .help = "zstd level for message bodies.  0: off."},

@@ -21,6 +21,7 @@
 
 #include "base/logger.h"
 #include "broker/admin/admin.h"
+#include "broker/daemon/cgroup.h"
 #include "broker/daemon/cluster.h"
 #include "broker/daemon/directory.h"
 #include "broker/daemon/endpoints.h"
@@ -207,16 +208,7 @@ static uint64_t store_memory(const struct wiring *w)
 static int choose_memory(struct wiring *w)
 {
 	memory_choose(w->settings->limits.memory_bytes, "", &w->memory);
-	logger_info("daemon", "memory", "bytes=%llu why=%s",
-		    (unsigned long long)w->memory.bytes,
-		    LOGGER_QUOTE(w->memory.why));
-	if (w->memory.cgroup_bytes && w->memory.bytes > w->memory.cgroup_bytes)
-		logger_warn("daemon", "memory-beyond-limit",
-			    "bytes=%llu control_group=%llu why=%s",
-			    (unsigned long long)w->memory.bytes,
-			    (unsigned long long)w->memory.cgroup_bytes,
-			    LOGGER_QUOTE("the kernel would kill the broker "
-					 "first; lower limits.memory"));
+	memory_tell(&w->memory);
 	return 0;
 }
 
@@ -306,6 +298,19 @@ static int recover(struct wiring *w)
 	return 0;
 }
 
+/* Processor time that is rationed is not for looking whether there is work. */
+static void set_polling(struct wiring *w)
+{
+	char file[CGROUP_PATH_BYTES];
+
+	if (cgroup_rations_processor("", file)) {
+		logger_info("daemon", "no-polling", "limit=%s", file);
+		return;
+	}
+	for (unsigned i = 0; i < w->shard_count; i++)
+		loop_set_poll(w->shards[i], POLL_NS);
+}
+
 static int make_loops(struct wiring *w)
 {
 	int err = loop_create(w->io, "journal", &w->journal_loop);
@@ -325,8 +330,7 @@ static int make_loops(struct wiring *w)
 	if (err)
 		return failed(err, "no-threads",
 			      "an event loop cannot be made");
-	for (unsigned i = 0; i < w->shard_count; i++)
-		loop_set_poll(w->shards[i], POLL_NS);
+	set_polling(w);
 	return 0;
 }
 

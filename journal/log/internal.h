@@ -202,8 +202,14 @@ struct log_prepare;
 /* A loop of its own that makes segments ahead of time. */
 MUST_CHECK int log_prepare_create(struct log *, struct log_prepare **ret);
 void log_prepare_free(struct log_prepare *); /* stops its thread; NULL-safe */
-/* [journal] Make the segment `key`; at most one at a time. */
-void log_prepare_ask(struct log_prepare *, uint64_t key);
+/* [journal] Make the segment `key` of so many bytes; at most one at a time.
+ * Its zeros are written while the one before fills from `from` to `to`, which
+ * log_prepare_progress() tells. */
+void log_prepare_ask(struct log_prepare *, uint64_t key, uint64_t bytes,
+		     uint64_t from, uint64_t to);
+/* [who has entered the writer] The segment that is written is full up to
+ * here. */
+void log_prepare_progress(struct log_prepare *, uint64_t offset);
 /* [journal] Stop zeroing, hand over soon. */
 void log_prepare_hurry(struct log_prepare *);
 /* [journal] The same, and take from the reserve when there is no room. */

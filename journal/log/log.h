@@ -308,6 +308,8 @@ struct log_stats {
 	_Atomic uint64_t commit_us_total;
 	/* io_now_ns() when the oldest write in flight was begun; 0: none. */
 	_Atomic uint64_t write_begun_ns;
+	/* Frames for which the thread that appended waited in the kernel. */
+	_Atomic uint64_t waits;
 	/* Claim checks by group commits, and what they took together. */
 	_Atomic uint64_t commit_checks, commit_check_ns;
 	/* When it was last looked at: the file system's used and free bytes

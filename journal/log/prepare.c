@@ -2,13 +2,16 @@
  * its own, because allocation, syncs and a rename take milliseconds that no
  * commit should wait for.
  *
- * Between creation and publication it fills the file with zeros, a piece at a
- * time and not faster than a piece every ZERO_PIECE_NS, so that a small commit
- * does not have to queue behind a large write: a synced write into a
- * written block costs half of one into a merely allocated block, whose extent
- * has to be converted first.  A writer that writes large frames, or is near
- * its end, gets the segment as it is: for large frames this matters little,
- * and the zeros would compete with them for the device.
+ * Between creation and publication it fills the file with zeros: a synced write
+ * into a written block costs half of one into a merely allocated block, whose
+ * extent has to be converted first.  Small commits are what that is for, and
+ * they must not queue behind the zeros; so these are written a piece at a time,
+ * as the segment before fills, to be complete when three quarters of it are
+ * used: then few commits meet a piece, and a broker that is idle writes none.
+ * A writer that writes large frames, or is near its end, gets the segment as
+ * it is: for large frames this matters little, and the zeros would compete
+ * with them for the device.  On a network file system there are no zeros: they
+ * are bytes to send, and what blocks are to the server is its own affair.
  *
  * No room is not an error here: publishing is refused, and other attempts
  * follow.  A writer that comes to the end of its segment meanwhile gets a small
@@ -29,9 +32,10 @@
 struct log_prepare {
 	struct log *log;
 	struct loop *loop;
-	struct loop_mail request, reply, nudge;
+	struct loop_mail request, reply, nudge, go_on;
 	struct loop_timer timer, watch;
-	uint64_t key;
+	uint64_t key, bytes;
+	uint64_t from, to;     /* of the segment before */
 	struct log_sink *sink; /* the writer's from the reply on */
 	uint64_t zeroed;
 	void *zeros;
@@ -40,7 +44,11 @@ struct log_prepare {
 	bool reserve; /* the sink is a small one */
 	bool full;    /* the next segment is allocated, in full size */
 	bool denied;  /* that failed, though there seemed to be room: a quota */
-	_Atomic bool hurry, need, nudged;
+	bool network; /* the directory lies on another machine */
+	bool zeroing; /* the sink has not been answered with yet */
+	_Atomic bool hurry, need, nudged, resumed;
+	_Atomic uint64_t used;	    /* of the segment before */
+	_Atomic uint64_t resume_at; /* when so much is: go on */
 };
 
 static bool prepare_is_space(int err)
@@ -67,6 +75,7 @@ static int prepare_look(struct log_prepare *p)
 		more += total / 100;
 	room = fs.bytes_free >= more + o->reserve_bytes &&
 	       fs.bytes_used + more <= total / 100 * o->disk_max_use_percent;
+	p->network = fs.network;
 	stats->disk_total = total;
 	stats->disk_free = fs.bytes_free;
 	stats->disk_refusing = !room || p->denied;
@@ -75,6 +84,7 @@ static int prepare_look(struct log_prepare *p)
 
 static void prepare_answer(struct log_prepare *p, int err)
 {
+	p->zeroing = false;
 	if (err && p->sink) {
 		log_sink_abandon(p->log, p->sink);
 		p->sink = NULL;
@@ -97,10 +107,10 @@ static void prepare_answer(struct log_prepare *p, int err)
 	loop_post(p->log->loop, &p->reply);
 }
 
-static int prepare_full(struct log_prepare *p, struct log_sink **ret)
+static int prepare_full(struct log_prepare *p, uint64_t bytes,
+			struct log_sink **ret)
 {
-	int err = log_sink_begin(p->log, p->key, p->log->options.segment_bytes,
-				 ret);
+	int err = log_sink_begin(p->log, p->key, bytes, ret);
 
 	p->denied = prepare_is_space(err);
 	return err;
@@ -112,15 +122,14 @@ static void prepare_begin(struct log_prepare *p)
 
 	p->reserve = false;
 	if (!err) {
-		err = prepare_full(p, &p->sink);
+		err = prepare_full(p, p->bytes, &p->sink);
 		p->full = !err;
 	}
 	if (prepare_is_space(err) && p->need) {
 		p->reserve = true;
 		p->log->stats.disk_refusing = 1;
 		err = log_sink_begin(p->log, p->key,
-				     base_min(p->log->options.segment_bytes,
-					      RESERVE_SEGMENT_BYTES),
+				     base_min(p->bytes, RESERVE_SEGMENT_BYTES),
 				     &p->sink);
 	}
 	if (err) {
@@ -128,6 +137,7 @@ static void prepare_begin(struct log_prepare *p)
 		return;
 	}
 	p->zeroed = IO_BLOCK;
+	p->zeroing = true;
 	loop_timer_set(p->loop, &p->timer, 0);
 }
 
@@ -137,7 +147,8 @@ static void prepare_probe(struct log_prepare *p)
 {
 	struct log_sink *sink;
 
-	if (p->timer.heap_index || prepare_full(p, &sink))
+	if (p->timer.heap_index ||
+	    prepare_full(p, p->log->options.segment_bytes, &sink))
 		return;
 	log_sink_abandon(p->log, sink);
 }
@@ -153,28 +164,72 @@ static void prepare_watch(struct loop_timer *timer)
 	loop_timer_set(p->loop, &p->watch, WATCH_NS);
 }
 
+/* ---- zeros ---- */
+
+/* How much of the segment before is to be used before the next piece. */
+static uint64_t prepare_due_at(const struct log_prepare *p)
+{
+	return p->from + p->zeroed / IO_BLOCK * (p->to - p->from) /
+				 (p->sink->header.bytes / IO_BLOCK);
+}
+
+static bool prepare_is_zeroed(const struct log_prepare *p)
+{
+	return p->hurry || p->network || !io_file_direct(p->sink->file) ||
+	       p->zeroed == p->sink->header.bytes;
+}
+
+/* Who waits says so first and then looks; who makes progress does it the other
+ * way round.  So one of them sees the other. */
+static bool prepare_must_wait(struct log_prepare *p)
+{
+	uint64_t due_at = prepare_due_at(p);
+
+	atomic_store(&p->resume_at, due_at);
+	if (!p->hurry && atomic_load(&p->used) < due_at)
+		return true;
+	/* The mail may be on its way all the same: it does no harm. */
+	atomic_store(&p->resume_at, UINT64_MAX);
+	return false;
+}
+
+static void prepare_go_on(struct log_prepare *p)
+{
+	if (atomic_exchange(&p->resume_at, UINT64_MAX) != UINT64_MAX &&
+	    !atomic_exchange(&p->resumed, true))
+		loop_post(p->loop, &p->go_on);
+}
+
+void log_prepare_progress(struct log_prepare *p, uint64_t offset)
+{
+	atomic_store(&p->used, offset);
+	if (offset >= atomic_load(&p->resume_at))
+		prepare_go_on(p);
+}
+
 static void prepare_tick(struct loop_timer *timer)
 {
 	struct log_prepare *p = container_of(timer, struct log_prepare, timer);
-	uint64_t left;
+	uint64_t len;
 	int err;
 
 	if (!p->sink) {
 		prepare_begin(p);
 		return;
 	}
-	left = p->sink->header.bytes - p->zeroed;
-	if (p->hurry || !left || !io_file_direct(p->sink->file)) {
+	if (prepare_is_zeroed(p)) {
 		prepare_answer(p, log_sink_publish(p->log, p->sink));
 		return;
 	}
-	left = base_min(left, ZERO_PIECE_BYTES);
-	err = log_sink_zero(p->sink, p->zeros, p->zeroed, left);
+	if (prepare_must_wait(p))
+		return;
+	len = base_min(p->sink->header.bytes - p->zeroed, ZERO_PIECE_BYTES);
+	err = log_sink_zero(p->sink, p->zeros, p->zeroed, len);
 	if (err) {
 		prepare_answer(p, err);
 		return;
 	}
-	p->zeroed += left;
+	p->zeroed += len;
 	loop_timer_set(p->loop, &p->timer, ZERO_PIECE_NS);
 }
 
@@ -184,6 +239,15 @@ static void prepare_requested(struct loop_mail *mail)
 
 	p->full = false;
 	prepare_begin(p);
+}
+
+static void prepare_resumed(struct loop_mail *mail)
+{
+	struct log_prepare *p = container_of(mail, struct log_prepare, go_on);
+
+	p->resumed = false;
+	if (p->zeroing && !p->timer.heap_index)
+		loop_timer_set(p->loop, &p->timer, 0);
 }
 
 static void prepare_replied(struct loop_mail *mail)
@@ -196,24 +260,29 @@ static void prepare_replied(struct loop_mail *mail)
 	log_writer_prepared(p->log, sink, p->err);
 }
 
-void log_prepare_ask(struct log_prepare *p, uint64_t key)
+void log_prepare_ask(struct log_prepare *p, uint64_t key, uint64_t bytes,
+		     uint64_t from, uint64_t to)
 {
 	ASSERT(!p->asked);
 	p->asked = true;
 	p->hurry = p->need = false;
 	p->key = key;
+	p->bytes = bytes;
+	p->from = from;
+	p->to = base_max(from, to);
 	loop_post(p->loop, &p->request);
 }
 
 void log_prepare_hurry(struct log_prepare *p)
 {
 	p->hurry = true;
+	prepare_go_on(p);
 }
 
 void log_prepare_need(struct log_prepare *p)
 {
-	p->hurry = true;
 	p->need = true;
+	log_prepare_hurry(p);
 }
 
 static void prepare_nudged(struct loop_mail *mail)
@@ -242,6 +311,8 @@ int log_prepare_create(struct log *log, struct log_prepare **ret)
 	p->request.deliver = prepare_requested;
 	p->reply.deliver = prepare_replied;
 	p->nudge.deliver = prepare_nudged;
+	p->go_on.deliver = prepare_resumed;
+	p->resume_at = UINT64_MAX;
 	p->timer.fire = prepare_tick;
 	p->watch.fire = prepare_watch;
 	p->zeros = io_buffer_alloc(ZERO_PIECE_BYTES);

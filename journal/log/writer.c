@@ -32,9 +32,10 @@
 
 #define GATHER_BYTES (32u * 1024u)
 #define HERE_BYTES (16u * 1024u) /* a loop that appends writes by itself */
-#define LARGE_FRAME_BYTES (192u * 1024u)
+#define LONE_AFTER 3u		 /* records that came one by one */
+#define LONE_US_MAX 400u	 /* what writing one may take on average */
+#define LONE_US_CAP (8u * LONE_US_MAX)
 #define IDLE_NS 10000000ull
-#define FIRST_SEGMENT_BYTES (8u * 1024u * 1024u)
 #define EPOCH_START_META_BYTES (12u + LOG_CHAIN_BYTES)
 
 /* ---- who operates ---- */
@@ -86,91 +87,16 @@ static void idle_called(struct loop_mail *mail)
 	loop_defer(w->log->loop, &w->pump);
 }
 
-/* ---- segments ---- */
-
-static void sink_unref(struct log_sink *sink)
-{
-	if (sink->rotated && !sink->in_flight)
-		log_sink_close(sink);
-}
-
-static void writer_ask_next(struct log_writer *w)
-{
-	uint64_t bytes = w->sink->header.bytes;
-
-	if (w->next_state == NEXT_NONE &&
-	    (w->offset >= bytes / 4 || bytes < w->log->options.segment_bytes)) {
-		w->next_state = NEXT_ASKED;
-		log_prepare_ask(
-			w->log->prepare,
-			log_segment_key(w->log->epoch, w->next_sequence++));
-	}
-	if (w->next_state != NEXT_ASKED)
-		return;
-	/* Zeros are written for the sake of small frames; under large ones
-	 * they would only take bandwidth that the frames need. */
-	if (w->frame_bytes >= LARGE_FRAME_BYTES)
-		log_prepare_hurry(w->log->prepare);
-	if (bytes - w->offset < base_max(bytes / 8, 2 * LOG_FRAME_BYTES_MAX))
-		log_prepare_need(w->log->prepare);
-}
-
-/* writer_ask_next() has something to do. */
-static bool writer_needs_next(const struct log_writer *w)
-{
-	uint64_t bytes = w->sink->header.bytes;
-
-	switch (w->next_state) {
-	case NEXT_NONE:
-		return w->offset >= bytes / 4 ||
-		       bytes < w->log->options.segment_bytes;
-	case NEXT_ASKED:
-		return bytes - w->offset <
-		       base_max(bytes / 8, 2 * LOG_FRAME_BYTES_MAX);
-	case NEXT_READY:
-		break;
-	}
-	return false;
-}
-
-static int writer_use(struct log_writer *w, struct log_sink *sink)
-{
-	int err = log_segment_register(w->log, &sink->header, w->next_lsn, 0,
-				       true, false);
-
-	if (err)
-		return err;
-	if (w->sink) {
-		w->sink->rotated = true;
-		sink_unref(w->sink);
-	}
-	w->sink = sink;
-	w->offset = IO_BLOCK;
-	return 0;
-}
-
-/* 1 when a record of `bytes` can be written now; 0 when the next segment is
- * still being made; negative when there will be none. */
-static int writer_make_room(struct log_writer *w, uint64_t bytes)
-{
-	int err;
-
-	if (bytes <= log_build_room(w, LOG_FRAME_BYTES_MAX))
-		return 1;
-	if (w->next_state == NEXT_READY) {
-		err = writer_use(w, w->next);
-		if (err)
-			return err;
-		w->next = NULL;
-		w->next_state = NEXT_NONE;
-		return 1;
-	}
-	return w->log->no_reserve ? -ENOSPC : 0;
-}
-
 /* ---- commit ---- */
 
-static void slot_submit(struct log_writer *w, struct log_slot *s)
+/* To wait in the kernel for this frame is quicker, and keeps nobody waiting:
+ * for a while there has been one record at a time, and the device is fast. */
+static bool writer_is_alone(const struct log_writer *w)
+{
+	return w->lone_frames > LONE_AFTER && w->lone_us <= LONE_US_MAX;
+}
+
+static void slot_begin(struct log_writer *w, struct log_slot *s)
 {
 	struct log *log = w->log;
 
@@ -184,6 +110,13 @@ static void slot_submit(struct log_writer *w, struct log_slot *s)
 	w->slot_count++;
 	w->ops_in_flight++;
 	log->stats.syncs++;
+	w->lone_frames = s->frame.record_count > 1 ? 0 : w->lone_frames + 1;
+	log_prepare_progress(log->prepare, w->offset);
+}
+
+static void slot_submit(struct log_writer *w, struct log_slot *s)
+{
+	slot_begin(w, s);
 	loop_write_durable(w->on, &s->op, s->sink->file, s->buf,
 			   s->frame.stored_len, s->frame.offset);
 }
@@ -215,7 +148,7 @@ static void slot_collect(struct log_writer *w, struct log_slot *s)
 			  path, (unsigned long long)s->frame.offset,
 			  err_str(err));
 	}
-	sink_unref(s->sink);
+	log_rotate_unref(s->sink);
 }
 
 static void writer_collect(struct log_writer *w)
@@ -244,6 +177,18 @@ static void stats_commit(struct log *log, const struct log_slot *s,
 	st->disk_bytes += s->frame.stored_len;
 	st->commit_us[base_min(bucket, ARRAY_COUNT(st->commit_us) - 1)]++;
 	st->commit_us_total += us;
+}
+
+/* One that took very long counts for a few, not for many. */
+static void writer_learn(struct log_writer *w, const struct log_slot *s,
+			 uint64_t now_ns)
+{
+	uint64_t us = base_min((now_ns - s->built_ns) / 1000, LONE_US_CAP);
+
+	if (s->frame.record_count != 1)
+		return;
+	w->lone_us -= w->lone_us / 8;
+	w->lone_us += (uint32_t)us / 8;
 }
 
 static void slot_tell_store(struct log_writer *w, struct log_slot *s)
@@ -310,6 +255,7 @@ static void writer_commit(struct log_writer *w)
 		struct log_slot *s = &w->slots[w->slot_head];
 
 		stats_commit(w->log, s, now_ns);
+		writer_learn(w, s, now_ns);
 		slot_commit(w, s, &notes);
 		w->slot_head = (w->slot_head + 1) % n;
 		w->slot_count--;
@@ -330,7 +276,7 @@ static void writer_write(struct log_writer *w)
 {
 	while (w->waiting && !writer_is_full(w)) {
 		struct log_slot *s = slot_next(w);
-		int err = writer_make_room(w, log_append_bytes(w->waiting));
+		int err = log_rotate_room(w, log_append_bytes(w->waiting));
 
 		if (!err) {
 			log_prepare_need(w->log->prepare);
@@ -354,7 +300,7 @@ static void writer_write(struct log_writer *w)
 		if (MUTANT(CHECK_EARLY) && log_check_claim(w->log))
 			return;
 		slot_submit(w, s);
-		writer_ask_next(w);
+		log_rotate_ask(w);
 	}
 }
 
@@ -366,7 +312,7 @@ static void writer_idle_mark(struct log_writer *w)
 	int err;
 
 	w->idle_wanted = false;
-	if (writer_make_room(w, LOG_RECORD_HEADER_BYTES) <= 0)
+	if (log_rotate_room(w, LOG_RECORD_HEADER_BYTES) <= 0)
 		return;
 	err = log_build_own(w, s, LOG_TYPE_IDLE, NULL, 0);
 	if (err) {
@@ -375,7 +321,7 @@ static void writer_idle_mark(struct log_writer *w)
 		return;
 	}
 	slot_submit(w, s);
-	writer_ask_next(w);
+	log_rotate_ask(w);
 }
 
 static bool writer_is_quiet(const struct log_writer *w)
@@ -420,7 +366,7 @@ static void writer_tell_start(struct log_writer *w)
 	w->start_batch = NULL;
 	w->log->options.committed(w->log->options.ctx, batch);
 	if (!w->log->latched && !w->stopping)
-		writer_ask_next(w);
+		log_rotate_ask(w);
 }
 
 /* ---- taking appends ---- */
@@ -535,7 +481,7 @@ static bool writer_work(struct log_writer *w)
 				has been. */
 		return w->stopping && w->failed && !w->ops_in_flight;
 	if (w->next_due)
-		writer_ask_next(w);
+		log_rotate_ask(w);
 	w->next_due = false;
 	if (w->idle_due)
 		writer_idle_fired(w);
@@ -615,27 +561,37 @@ static bool writer_fits_here(const struct log_writer *w)
 	       w->waiting_bytes <= log_build_room(w, LOG_FRAME_BYTES_MAX);
 }
 
-static void writer_write_here(struct log_writer *w)
+/* What waits as a frame; NULL: latched. */
+static struct log_slot *writer_build_here(struct log_writer *w)
 {
 	struct log_slot *s = slot_next(w);
 	int err = log_build_waiting(w, s);
 
-	if (err) {
-		log_latch(w->log, err, "cannot build a frame (%s)",
-			  err_str(err));
-		return;
-	}
-	slot_submit(w, s);
-	w->next_due |= writer_needs_next(w);
+	if (!err)
+		return s;
+	log_latch(w->log, err, "cannot build a frame (%s)", err_str(err));
+	return NULL;
 }
 
-/* Whatever is not done here is for the journal thread. */
-static void writer_go_on_here(struct log_writer *w)
+/* Whatever is not done here is for the journal thread.  ret_now: where there is
+ * nothing to tell anybody before this thread waits; a frame for which it is to
+ * wait, once it has left the writer. */
+static void writer_go_on_here(struct log_writer *w, struct log_slot **ret_now)
 {
 	bool leave_it = w->log->latched || w->failed || w->stopping;
+	struct log_slot *s = NULL;
 
 	if (!leave_it && w->waiting && !w->slot_count && writer_fits_here(w))
-		writer_write_here(w);
+		s = writer_build_here(w);
+	if (s && ret_now && writer_is_alone(w)) {
+		slot_begin(w, s);
+		w->log->stats.waits++;
+		*ret_now = s;
+	} else if (s) {
+		slot_submit(w, s);
+	}
+	if (s)
+		w->next_due |= log_rotate_is_due(w);
 	if (leave_it || w->next_due || (w->waiting && !writer_is_full(w))) {
 		writer_call_journal(w);
 	} else if (writer_is_quiet(w) && w->idle_wanted && !w->idle_armed) {
@@ -662,13 +618,15 @@ static void slot_written(struct loop_op *op, int res)
 	writer_collect(w);
 	if (!w->log->latched && !w->failed)
 		writer_commit(w);
-	writer_go_on_here(w);
+	writer_go_on_here(w, NULL);
 	writer_leave(w);
 }
 
 /* False: it is for the journal thread to take what has been pushed. */
 static bool writer_append_here(struct log_writer *w, struct loop *here)
 {
+	struct log_slot *now = NULL;
+
 	if (!writer_try_enter(w, here))
 		return false;
 	if (w->log->latched || w->failed || w->stopping || w->start_batch) {
@@ -676,8 +634,12 @@ static bool writer_append_here(struct log_writer *w, struct loop *here)
 		return false;
 	}
 	writer_take_incoming(w);
-	writer_go_on_here(w);
+	writer_go_on_here(w, &now);
 	writer_leave(w);
+	if (now)
+		loop_write_durable_now(here, &now->op, now->sink->file,
+				       now->buf, now->frame.stored_len,
+				       now->frame.offset);
 	return true;
 }
 
@@ -783,61 +745,12 @@ void log_writer_free(struct log_writer *w)
 	free(w);
 }
 
-/* On a network file system zeros are bytes to send, before anybody is served,
- * and what blocks are to the server is its own affair. */
-static uint64_t start_zeros(const struct log *log, uint64_t bytes)
-{
-	struct io_fs fs;
-
-	return io_fs_info(log->io, log->options.dir, &fs) || !fs.network ? bytes
-									 : 0;
-}
-
-/* The first segment of an epoch is short and zeroed in full, so that a start
- * is quick and the long ones are all prepared in the background.  It may use
- * the reserve, and be shorter still: a broker with a full disk must be able to
- * start, so that its messages can be consumed. */
-static int start_segment(struct log_writer *w)
-{
-	struct log *log = w->log;
-	uint64_t bytes =
-		base_min(log->options.segment_bytes, FIRST_SEGMENT_BYTES);
-	uint64_t key = log_segment_key(log->epoch, w->next_sequence++);
-	struct log_sink *sink;
-	uint64_t zeros;
-	int err;
-
-	err = log_sink_begin(log, key, bytes, &sink);
-	while ((err == -ENOSPC || err == -EDQUOT) &&
-	       bytes / 2 >= LOG_SEGMENT_BYTES_MIN) {
-		bytes = bytes / 2 & ~(uint64_t)(IO_BLOCK - 1);
-		err = log_sink_begin(log, key, bytes, &sink);
-	}
-	if (err)
-		return err;
-	memset(w->plain, 0, LOG_FRAME_BYTES_MAX);
-	zeros = start_zeros(log, bytes);
-	for (uint64_t at = IO_BLOCK; !err && at < zeros;) {
-		uint64_t len = base_min(LOG_FRAME_BYTES_MAX, zeros - at);
-
-		err = log_sink_zero(sink, w->plain, at, len);
-		at += len;
-	}
-	if (!err)
-		err = log_sink_publish(log, sink);
-	if (!err)
-		err = writer_use(w, sink);
-	if (err)
-		log_sink_abandon(log, sink);
-	return err;
-}
-
 int log_writer_start(struct log_writer *w)
 {
 	uint8_t meta[EPOCH_START_META_BYTES];
 	struct log *log = w->log;
 	struct log_slot *s = &w->slots[0];
-	int err = start_segment(w);
+	int err = log_rotate_start(w);
 
 	if (err) {
 		log_set_why(log,

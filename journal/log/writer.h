@@ -33,6 +33,8 @@ struct log_writer {
 	unsigned slot_head, slot_count; /* the ring's used part */
 	unsigned ops_in_flight;
 	uint32_t frame_bytes; /* moving average of the last frames */
+	uint32_t lone_frames; /* of one record each, in a row */
+	uint32_t lone_us;     /* moving average of what they took */
 	uint8_t *plain;	      /* LOG_FRAME_BYTES_MAX */
 	struct compress *compress;
 
@@ -80,6 +82,23 @@ static inline uint64_t log_append_bytes(const struct log_append *a)
 {
 	return LOG_RECORD_HEADER_BYTES + a->meta_len + a->body_len;
 }
+
+/* ---- rotate.c ---- */
+
+/* [journal] Asks for the next segment, and hurries the one that was asked for
+ * when this one is nearly full. */
+void log_rotate_ask(struct log_writer *);
+/* That is to be done. */
+bool log_rotate_is_due(const struct log_writer *);
+/* [journal] 1 when a record of `bytes` can be written now; 0 when the next
+ * segment is still being made; negative when there will be none. */
+MUST_CHECK int log_rotate_room(struct log_writer *, uint64_t bytes);
+/* Closes what is rotated away, once nothing is in flight on it. */
+void log_rotate_unref(struct log_sink *);
+/* Before the loop runs: the first segment of the epoch.  It may use the
+ * reserve, and be shorter than others: a broker with a full disk must be able
+ * to start, so that its messages can be consumed. */
+MUST_CHECK int log_rotate_start(struct log_writer *);
 
 /* ---- notes.c ---- */
 

@@ -364,7 +364,10 @@ BOTH("a pause lasts as long as it says")
 
 /* ---- operations on a loop ---- */
 
-static void durable_round_trip(struct io *io, unsigned flags)
+typedef void write_fn(struct loop *, struct loop_op *, struct io_file *,
+		      const void *buf, size_t len, uint64_t offset);
+
+static void durable_round_trip(struct io *io, unsigned flags, write_fn *write)
 {
 	const size_t len = 16 * IO_BLOCK;
 	uint8_t *in = io_buffer_alloc(len), *out = io_buffer_alloc(2 * len);
@@ -375,7 +378,7 @@ static void durable_round_trip(struct io *io, unsigned flags)
 	test_directory();
 	fill(in, len, 4);
 	file = open_file(io, "f", IO_WRITE | IO_CREATE | flags);
-	loop_write_durable(l, &e.op, file, in, len, 3 * IO_BLOCK);
+	write(l, &e.op, file, in, len, 3 * IO_BLOCK);
 	assert_int_equal(e.done_count, 0);
 	assert_int_equal(engines_wait(l, &e), len);
 	loop_write(l, &e.op, file, in, IO_BLOCK, 0);
@@ -389,7 +392,7 @@ static void durable_round_trip(struct io *io, unsigned flags)
 	assert_memory_equal(in + IO_BLOCK, out, len - IO_BLOCK);
 	loop_read(l, &e.op, file, out, len, 100 * len);
 	assert_int_equal(engines_wait(l, &e), 0);
-	loop_write_durable(l, &e.op, file, in, 0, 0);
+	write(l, &e.op, file, in, 0, 0);
 	assert_int_equal(engines_wait(l, &e), 0);
 	io_close(file);
 	loop_free(l);
@@ -399,12 +402,14 @@ static void durable_round_trip(struct io *io, unsigned flags)
 
 BOTH("a durable write into a direct file is read back")
 {
-	durable_round_trip(io, IO_DIRECT);
+	durable_round_trip(io, IO_DIRECT, loop_write_durable);
+	durable_round_trip(io, IO_DIRECT, loop_write_durable_now);
 }
 
 BOTH("a durable write into a buffered file is read back")
 {
-	durable_round_trip(io, 0);
+	durable_round_trip(io, 0, loop_write_durable);
+	durable_round_trip(io, 0, loop_write_durable_now);
 }
 
 BOTH("a durable write is not done when its sync fails")
@@ -418,6 +423,8 @@ BOTH("a durable write is not done when its sync fails")
 	loop_write(l, &e.op, file, "x", 1, 0);
 	assert_int_equal(engines_wait(l, &e), 1);
 	loop_write_durable(l, &e.op, file, "x", 1, 0);
+	assert_int_equal(engines_wait(l, &e), -EINVAL);
+	loop_write_durable_now(l, &e.op, file, "x", 1, 0);
 	assert_int_equal(engines_wait(l, &e), -EINVAL);
 	assert_int_equal(io_sync(file), -EINVAL);
 	io_close(file);
@@ -455,11 +462,15 @@ BOTH("an operation that cannot work reports the kernel's error")
 	file = open_file(io, "f", IO_READ);
 	loop_write_durable(l, &e.op, file, buf, sizeof(buf), 0);
 	assert_int_equal(engines_wait(l, &e), -EBADF);
+	loop_write_durable_now(l, &e.op, file, buf, sizeof(buf), 0);
+	assert_int_equal(engines_wait(l, &e), -EBADF);
 	loop_write(l, &e.op, file, buf, sizeof(buf), 0);
 	assert_int_equal(engines_wait(l, &e), -EBADF);
 	io_close(file);
 	assert_int_equal(io_open(io, "/dev/full", IO_WRITE, &file), 0);
 	loop_write_durable(l, &e.op, file, buf, sizeof(buf), 0);
+	assert_int_equal(engines_wait(l, &e), -ENOSPC);
+	loop_write_durable_now(l, &e.op, file, buf, sizeof(buf), 0);
 	assert_int_equal(engines_wait(l, &e), -ENOSPC);
 	assert_int_equal(io_write(file, buf, sizeof(buf), 0), -ENOSPC);
 	io_close(file);

@@ -16,6 +16,7 @@ struct world {
 	bool sent[4096];
 	uint32_t next;
 	bool here;
+	bool alone; /* one append at a time */
 };
 
 static struct harness_seen seen;
@@ -60,7 +61,7 @@ static void world_work(struct world *w, uint32_t burst_count)
 {
 	for (uint32_t n = 0; n < burst_count; n++) {
 		struct harness_append *all[8];
-		uint32_t count = 1 + n % 8;
+		uint32_t count = w->alone ? 1 : 1 + n % 8;
 		bool ok = true;
 
 		for (uint32_t i = 0; i < count; i++) {
@@ -123,7 +124,7 @@ static int world_open(struct world *w)
 
 /* Two lives with a fault in them, then a healthy one that must start. */
 static bool sweep_once(enum sim_fault fault, uint64_t k, uint64_t seed,
-		       bool here)
+		       bool here, bool alone)
 {
 	struct sim_config config = sim_config_calm(seed);
 	struct world w;
@@ -131,6 +132,7 @@ static bool sweep_once(enum sim_fault fault, uint64_t k, uint64_t seed,
 
 	world_init(&w, &config);
 	w.here = here;
+	w.alone = alone;
 	sim_disk_fault_at(sim_disk(w.sim, 0), fault, k);
 	for (int life = 0; life < 2; life++) {
 		world_boot(&w);
@@ -156,11 +158,11 @@ static bool sweep_once(enum sim_fault fault, uint64_t k, uint64_t seed,
 	return reached;
 }
 
-static void sweep_as(enum sim_fault fault, uint64_t seed, bool here)
+static void sweep_as(enum sim_fault fault, uint64_t seed, bool here, bool alone)
 {
 	uint64_t k = 1;
 
-	while (sweep_once(fault, k, seed, here))
+	while (sweep_once(fault, k, seed, here, alone))
 		k++;
 	print_message("fault %d: %llu places\n", (int)fault,
 		      (unsigned long long)k);
@@ -171,8 +173,8 @@ static void sweep_as(enum sim_fault fault, uint64_t seed, bool here)
  */
 static void sweep(enum sim_fault fault, uint64_t seed)
 {
-	sweep_as(fault, seed, false);
-	sweep_as(fault, seed, true);
+	sweep_as(fault, seed, false, false);
+	sweep_as(fault, seed, true, false);
 }
 
 TEST("power cut at every mutation loses nothing acknowledged")
@@ -191,9 +193,48 @@ TEST("an I/O error at every mutation latches and loses nothing")
 	sweep(SIM_FAULT_EIO, 21);
 }
 
+TEST("so it is when a loop waits for each of its appends")
+{
+	sweep_as(SIM_FAULT_CUT, 41, true, true);
+	sweep_as(SIM_FAULT_KILL, 42, true, true);
+	sweep_as(SIM_FAULT_EIO, 43, true, true);
+}
+
 TEST("no space at every mutation loses nothing")
 {
 	sweep(SIM_FAULT_ENOSPC, 31);
+}
+
+/* How many of 40 lone appends their thread waited for itself. */
+static uint64_t waits(uint64_t disk_ns, bool here)
+{
+	struct sim_config config = sim_config_calm(6);
+	struct world w;
+	uint64_t count;
+
+	config.disk_ns_min = disk_ns / 2;
+	config.disk_ns_max = disk_ns;
+	world_init(&w, &config);
+	w.alone = true;
+	w.here = here;
+	world_boot(&w);
+	assert_int_equal(world_open(&w), 0);
+	world_work(&w, 40);
+	assert_true(w.acked[39]);
+	count = log_stats(w.h.log)->waits;
+	world_down(&w);
+	world_fini(&w);
+	return count;
+}
+
+TEST("a loop waits for its lone appends where the device is fast, and only "
+     "there")
+{
+	uint64_t fast = waits(50000, true);
+
+	assert_in_range(fast, 20, 40);
+	assert_int_equal(waits(5000000, true), 0);
+	assert_int_equal(waits(50000, false), 0);
 }
 
 /* ---- a small journal, and every way to damage it ---- */

@@ -3,6 +3,7 @@
  * included. */
 #include "tests/unit/test.h"
 
+#include "broker/daemon/cgroup.c"
 #include "broker/daemon/memory.c"
 
 static char tree[64];
@@ -157,6 +158,37 @@ TEST("lines and files that make no sense are passed over")
 	c = end(0);
 	assert_int_equal(c.bytes, 256 * MIB);
 	assert_int_equal(c.cgroup_bytes, 0);
+}
+
+static bool is_rationed(const char *path, const char *text)
+{
+	char command[128], file[CGROUP_PATH_BYTES];
+	bool rationed;
+
+	if (path)
+		plant(path, text);
+	rationed = cgroup_rations_processor(tree, file);
+	if (rationed)
+		assert_string_equal(file, path);
+	snprintf(command, sizeof(command), "rm -rf '%s'", tree);
+	assert_int_equal(system(command), 0);
+	return rationed;
+}
+
+TEST("a quota of processor time is seen in either version, on any level")
+{
+	begin(NULL);
+	assert_false(is_rationed(NULL, NULL));
+	begin("0::/a/b\n");
+	assert_false(is_rationed("/sys/fs/cgroup/a/b/cpu.max", "max 100000\n"));
+	begin("0::/a/b\n");
+	assert_true(is_rationed("/sys/fs/cgroup/a/cpu.max", "50000 100000\n"));
+	begin("4:cpu,cpuacct:/x\n");
+	assert_true(is_rationed("/sys/fs/cgroup/cpu/x/cpu.cfs_quota_us",
+				"50000\n"));
+	begin("4:cpu,cpuacct:/x\n");
+	assert_false(
+		is_rationed("/sys/fs/cgroup/cpu/x/cpu.cfs_quota_us", "-1\n"));
 }
 
 TEST_MAIN()

@@ -458,6 +458,38 @@ BOTH("a token that is refused, or whose peer has reset, leaves nothing open")
 	loop_free(l);
 }
 
+BOTH("what was started before a write that is waited for is on its way")
+{
+	struct engines_op accepted = ENGINES_OP, sent = ENGINES_OP;
+	struct engines_op written = ENGINES_OP;
+	struct loop *l = engines_loop(io);
+	struct loop_socket *listener = NULL, *s = NULL;
+	struct io_file *file = NULL;
+	char path[512], byte = 0;
+	int fd;
+
+	test_directory();
+	test_path(path, sizeof(path), "f");
+	assert_int_equal(io_open(io, path, IO_WRITE | IO_CREATE, &file), 0);
+	assert_int_equal(loop_listen(l, "127.0.0.1", 0, &listener), 0);
+	fd = connect_raw(loop_socket_port(listener));
+	loop_accept(l, &accepted.op, listener);
+	assert_int_equal(loop_adopt(l, engines_wait(l, &accepted), &s), 0);
+	loop_send(l, &sent.op, s, "x", 1);
+	loop_write_durable_now(l, &written.op, file, "y", 1, 0);
+	assert_int_equal(recv(fd, &byte, 1, MSG_DONTWAIT), 1);
+	assert_int_equal(byte, 'x');
+	assert_int_equal(written.done_count, 0);
+	assert_int_equal(engines_wait(l, &written), 1);
+	if (!sent.done_count)
+		assert_int_equal(engines_wait(l, &sent), 1);
+	loop_socket_close(s);
+	loop_socket_close(listener);
+	close(fd);
+	io_close(file);
+	loop_free(l);
+}
+
 /* ---- ending with work in flight ---- */
 
 struct busy_end {
