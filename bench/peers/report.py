@@ -141,6 +141,10 @@ def brief(key, f):
             milliseconds(f["plain_ms"]), f["delay_ms"],
             milliseconds(f["slow_ms"]),
             "waits for the disk" if f["waits"] else "does NOT wait")
+    if key == "settled":
+        return "%s queued, %s MiB, then %s MiB" % (
+            number(f["queued"]), number(f["rss_mib"]),
+            number(f["rss_settled_mib"]))
     said = "first message after %s, %s drained, %s lost" % (
         seconds(f["first_message_s"]), number(f["received"]), number(f["lost"]))
     if key == "backlog":
@@ -273,6 +277,23 @@ def backlog_section(out, results):
                 "first message after", "drained/s", "confirmed but lost",
                 "memory after MiB", "disk after MiB"], rows)
     failures(out, results, "backlog", results.peers)
+
+
+def settled_section(out, results):
+    out += ["## Memory with a backlog", "",
+            "The same backlog without SIGKILL: memory when the last message "
+            "was confirmed, and after %d s in which nobody did anything." %
+            workloads.SETTLE_S, ""]
+    rows = []
+    for peer in results.peers:
+        def of(name, peer=peer):
+            return first(results.middle(peer, "settled", name))
+        if results.done(peer, "settled"):
+            rows.append([results.peers[peer]["title"] + mark(results, peer),
+                         number(of("queued")), number(of("rss_mib")),
+                         number(of("rss_settled_mib"))])
+    table(out, ["broker", "queued", "memory MiB", "settled MiB"], rows)
+    failures(out, results, "settled", results.peers)
 
 
 def crash_section(out, results):
@@ -468,6 +489,7 @@ def write(raw, folder):
             for key in shown:
                 load_section(out, results, key, column)
     for key, section in (("idle", idle_section), ("backlog", backlog_section),
+                         ("settled", settled_section),
                          ("crash", crash_section), ("proof", proof_section)):
         if key in results.raw["loads"]:
             section(out, results)

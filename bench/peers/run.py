@@ -90,6 +90,7 @@ def step_s(peer, key, options):
     backlog = min(scenes.FILL_LIMIT_S, options.backlog / rate)
     return {"idle": 3 * start + 3, "crash": 2 * start + 8,
             "backlog": 2 * start + 3 * backlog + 6,
+            "settled": start + backlog + workloads.SETTLE_S + 3,
             "proof": 4 * start + options.seconds + 3}[key]
 
 

@@ -124,6 +124,15 @@ class Scene:
         figures["disk_after_mib"] = self.peer.disk_mib()
         return figures
 
+    def settled(self):
+        self.fresh()
+        filled = self.fill(os.path.join(self.home, "ledger"))
+        figures = {"queued": filled["confirmed"],
+                   "rss_mib": self.peer.rss_mib()}
+        time.sleep(workloads.SETTLE_S)
+        figures["rss_settled_mib"] = self.peer.rss_mib()
+        return figures
+
     def crash(self):
         """What was confirmed must be there after a SIGKILL.  It says nothing
         about power: the kernel survives."""

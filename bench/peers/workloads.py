@@ -62,6 +62,7 @@ LOADS = [
 SCENES = {
     "idle": "Starting, and idle memory",
     "backlog": "A backlog, SIGKILL, first message, drain",
+    "settled": "Memory with a backlog, after a while without work",
     "crash": "SIGKILL while publishing",
     "proof": "Each sync delayed",
 }
@@ -70,12 +71,13 @@ SETS = {
     "core": ["idle", "window1", "one", "eight", "small8", "through", "paced",
              "backlog", "crash", "proof"],
     "all": ["idle"] + [load.key for load in LOADS] +
-           ["backlog", "crash", "proof"],
+           ["backlog", "settled", "crash", "proof"],
 }
 # Scenes that the peers' defaults take part in.
-DEFAULT_SCENES = {"idle", "crash", "proof"}
+DEFAULT_SCENES = {"idle", "backlog", "settled", "crash", "proof"}
+SETTLE_S = 15
 # Scenes done once, in the first round: they prove or count, they do not time.
-ONCE = {"crash", "proof"}
+ONCE = {"settled", "crash", "proof"}
 
 
 def find(key):
