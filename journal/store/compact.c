@@ -37,8 +37,9 @@
 /* Runs that a plan may give beyond what it was told: see victim_plan(). */
 #define RUN_SLACK (2u * (COPY_BYTES_MAX / EXTENT_RUN_BYTES) + 8u)
 #define QUIET_NS 4000000000ull
-#define QUIET_SHARE 8u	    /* of the memory, when nothing happens */
-#define DEAD_RATIO 16u	    /* of hot_bytes, what may be dead in it */
+#define QUIET_SHARE 8u	 /* of the memory, when nothing happens */
+#define DEAD_RATIO 16u	 /* of hot_bytes, what may be dead in it */
+#define RECORD_BYTES 64u /* of a message's in the journal, without its body */
 #define SMALL_FILES_MIN 16u /* worth a merge */
 #define SMALL_RATIO 8u	    /* of extent_bytes */
 #define SMALL_BYTES_MIN (32u * 1024u)
@@ -259,7 +260,9 @@ static const struct candidate *emptiest(const struct compact *c)
 		const struct candidate *found = &c->candidates[i];
 		const struct state_file *f =
 			state_find_file(&c->store->state, found->key);
-		uint64_t live = f ? f->live_bytes : 0, dead;
+		/* Small messages are half of it records, and none is dead. */
+		uint64_t live = f ? f->live_bytes + f->live * RECORD_BYTES : 0;
+		uint64_t dead;
 		double share;
 
 		if (found->active || is_set_aside(c, found->key) ||

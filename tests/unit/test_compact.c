@@ -267,6 +267,30 @@ TEST("what is hot is left alone")
 	world_fini(&w);
 }
 
+TEST("records that are still needed are not taken for dead")
+{
+	uint64_t queue;
+
+	world_init(&w, test_seed());
+	w.segment_bytes = 256 * KIB;
+	/* A frame of eight such messages is one full block.  With the records,
+	 * but not without, more than a sixteenth of this is beside bodies. */
+	w.options.hot_bytes = 9840 * KIB;
+	w.options.hot_ns = 1000 * SECOND;
+	assert_int_equal(world_boot(&w), 0);
+	queue = world_add_queue(&w, 0);
+	assert_true(world_fill(&w, queue, 5000, 370));
+	assert_true(world_run_for(&w, 100 * SECOND));
+	assert_int_equal(store_stats(w.store)->copied_messages, 0);
+	/* But they are when the messages have left. */
+	for (unsigned i = 0; i < 5000; i += 250)
+		assert_true(world_ack(&w, queue, i + 1, i + 125));
+	assert_true(world_run_for(&w, 100 * SECOND));
+	assert_true(store_stats(w.store)->copied_messages > 0);
+	restart();
+	world_fini(&w);
+}
+
 TEST("under memory pressure even the segment that is written to is emptied")
 {
 	unsigned behind = 0;
