@@ -286,7 +286,7 @@ $(CHECK_BIN): $(CHECK_OBJ) $(BUILD)/libholdfast.a
 	@$(LINK)
 
 # Their allocations can be made to fail (base/sim/sim.h).
-$(BUILD)/tests/sim/sim_crash $(BUILD)/tests/unit/test_index \
+$(BUILD)/tests/sim/sim_crash $(BUILD)/tests/unit/test_entries $(BUILD)/tests/unit/test_index \
 $(BUILD)/tests/unit/test_fetch_damage $(BUILD)/tests/unit/test_state_faults: LDFLAGS += \
 	-Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc,--wrap=aligned_alloc \
 	-Wl,--wrap=posix_memalign,--wrap=strdup,--wrap=strndup

@@ -186,9 +186,15 @@ static void forget_left(struct compact *c)
 
 /* ---- choosing ---- */
 
-static uint64_t entry_memory(uint64_t entries)
+/* Of so many entries, were all alike. */
+static uint64_t entry_memory(const struct compact *c, uint64_t entries)
 {
-	return entries * sizeof(struct entry);
+	const struct state *s = &c->store->state;
+
+	if (!s->entry_count)
+		return 0;
+	return (uint64_t)((double)s->entry_bytes / (double)s->entry_count *
+			  (double)entries);
 }
 
 /* Nobody has done anything to a message for a while. */
@@ -210,7 +216,7 @@ static bool is_pressed(const struct compact *c)
 {
 	uint64_t memory = state_memory(&c->store->state);
 
-	return memory > memory_share(c) + entry_memory(c->planned);
+	return memory > memory_share(c) + entry_memory(c, c->planned);
 }
 
 /* The oldest closed segment that is not set aside; the active one with
@@ -246,7 +252,7 @@ static bool is_crowded(const struct compact *c, const struct candidate *active)
 	const struct store *s = c->store;
 	const struct state_file *f = state_find_file(&s->state, active->key);
 
-	return f && entry_memory(f->live) > memory_share(c) / 4;
+	return f && entry_memory(c, f->live) > memory_share(c) / 4;
 }
 
 /* The closed one with the largest dead share, if they are worth it together. */
@@ -260,7 +266,7 @@ static const struct candidate *emptiest(const struct compact *c)
 		const struct candidate *found = &c->candidates[i];
 		const struct state_file *f =
 			state_find_file(&c->store->state, found->key);
-		/* Small messages are half of it records, and none is dead. */
+		/* Of small messages half is records, which are not dead. */
 		uint64_t live = f ? f->live_bytes + f->live * RECORD_BYTES : 0;
 		uint64_t dead;
 		double share;

@@ -5,20 +5,190 @@
  *      least its base and below the next slot's base.
  *   2. A chunk has at least one live entry; its entries' refs rise strictly.
  *   3. The first and the last used slot have a chunk, and when nothing is
- *      live there are no slots at all. */
+ *      live there are no slots at all.
+ *   4. The bytes are those of all slots and chunks.
+ *
+ * Leaving needs no memory: it is a bit in the chunk's head, in either form.
+ * Where a chunk is made smaller, or packed, it stays as it is without. */
 #include "journal/store/entries.h"
 
 #include <string.h>
 
-#define CHUNK_MAX 64u
+#include "journal/store/packed.h"
+
+#define CHUNK_MAX ENTRIES_CHUNK
 #define CHUNK_MIN 4u
 
+struct entries_sizes entries_sizes = {ENTRIES_CHUNK, ENTRIES_WIDE};
+
 struct entries_chunk {
-	uint16_t count, live, capacity;
-	struct entry entries[];
+	uint64_t dead; /* a bit for each entry */
+	uint8_t count, live;
+	uint8_t capacity; /* 0: packed */
+	/* struct entry[capacity], or struct packed */
+	_Alignas(uint64_t) uint8_t data[];
 };
 
-_Static_assert(sizeof(struct entry) == 56, "the price of a queued message");
+_Static_assert(sizeof(struct entry) == 56, "the price of a wide entry");
+_Static_assert(CHUNK_MAX <= PACKED_ROWS_MAX, "one chunk, one table");
+
+/* ---- one chunk ---- */
+
+static struct entry *wide_of(struct entries_chunk *c)
+{
+	return (struct entry *)c->data;
+}
+
+static struct packed *packed_of(struct entries_chunk *c)
+{
+	return (struct packed *)c->data;
+}
+
+static bool is_dead(const struct entries_chunk *c, unsigned at)
+{
+	return c->dead >> at & 1;
+}
+
+static uint64_t ref_at(const struct entries_slot *s, unsigned at)
+{
+	return s->base + (s->chunk->capacity
+				  ? wide_of(s->chunk)[at].ref_delta
+				  : packed_ref_delta(packed_of(s->chunk), at));
+}
+
+/* The entry itself, or a copy. */
+static struct entry *entry_at(struct entries_chunk *c, unsigned at,
+			      struct entry *copy)
+{
+	if (c->capacity)
+		return &wide_of(c)[at];
+	packed_get(packed_of(c), at, copy);
+	return copy;
+}
+
+/* The first entry, dead or not, of the chunk whose ref is >= ref. */
+static unsigned entry_for(const struct entries_slot *s, uint64_t ref)
+{
+	struct entries_chunk *c = s->chunk;
+	unsigned low = 0, high = c->count;
+
+	if (ref <= s->base)
+		return 0;
+	if (!c->capacity)
+		return packed_find(packed_of(c), high, ref - s->base);
+	while (low < high) {
+		unsigned mid = (low + high) / 2;
+
+		if (s->base + wide_of(c)[mid].ref_delta < ref)
+			low = mid + 1;
+		else
+			high = mid;
+	}
+	return low;
+}
+
+/* ---- memory ---- */
+
+/* Of a block with room for so many. */
+static size_t block_bytes(size_t bytes)
+{
+	return bytes ? base_max(32, (bytes + 8 + 15) / 16 * 16) : 0;
+}
+
+static size_t chunk_bytes(struct entries_chunk *c)
+{
+	size_t data = 0;
+
+	if (!c)
+		return 0;
+	data = c->capacity ? c->capacity * sizeof(struct entry)
+			   : packed_bytes(packed_of(c), c->count);
+	return block_bytes(sizeof(*c) + data);
+}
+
+static size_t slots_bytes(size_t capacity)
+{
+	return block_bytes(capacity * sizeof(struct entries_slot));
+}
+
+static struct entries_chunk *resize(struct entries *e, struct entries_chunk *c,
+				    unsigned capacity)
+{
+	size_t before = chunk_bytes(c);
+	struct entries_chunk *resized =
+		realloc(c, sizeof(*c) + capacity * sizeof(struct entry));
+
+	if (!resized)
+		return NULL;
+	if (!c)
+		memset(resized, 0, sizeof(*resized));
+	resized->capacity = (uint8_t)capacity;
+	e->bytes += chunk_bytes(resized) - before;
+	return resized;
+}
+
+static void replace_chunk(struct entries *e, struct entries_slot *s,
+			  struct entries_chunk *by)
+{
+	e->bytes += chunk_bytes(by) - chunk_bytes(s->chunk);
+	free(s->chunk);
+	s->chunk = by;
+}
+
+/* ---- packing ---- */
+
+/* What is live of it. */
+static void gather(struct entries_chunk *c, struct packing *ret)
+{
+	struct entry copy;
+
+	ret->count = 0;
+	for (unsigned i = 0; i < c->count; i++)
+		if (!is_dead(c, i))
+			ret->entries[ret->count++] = *entry_at(c, i, &copy);
+}
+
+/* NULL: no memory, or it would not be less than so many bytes. */
+static struct entries_chunk *make_packed(struct packing *p, size_t less_than)
+{
+	size_t bytes = sizeof(struct entries_chunk) + packed_prepare(p);
+	struct entries_chunk *c;
+
+	if (block_bytes(bytes) >= less_than)
+		return NULL;
+	c = malloc(bytes);
+	if (!c)
+		return NULL;
+	memset(c, 0, sizeof(*c));
+	c->count = c->live = (uint8_t)p->count;
+	packed_write(p, packed_of(c));
+	return c;
+}
+
+static void pack(struct entries *e, struct entries_slot *s)
+{
+	struct packing p;
+	struct entries_chunk *c;
+
+	gather(s->chunk, &p);
+	c = make_packed(&p, chunk_bytes(s->chunk));
+	if (c)
+		replace_chunk(e, s, c);
+}
+
+/* The chunk that has just fallen behind the wide ones. */
+static void pack_behind(struct entries *e)
+{
+	struct entries_slot *s;
+
+	if (e->end - e->head <= entries_sizes.wide)
+		return;
+	s = &e->slots[e->end - 1 - entries_sizes.wide];
+	if (s->chunk && s->chunk->capacity)
+		pack(e, s);
+}
+
+/* ---- slots ---- */
 
 /* The last used slot whose base is <= ref; head when all are larger. */
 static size_t slot_for(const struct entries *e, uint64_t ref)
@@ -34,35 +204,6 @@ static size_t slot_for(const struct entries *e, uint64_t ref)
 			high = mid;
 	}
 	return low;
-}
-
-/* The first entry, dead or not, of the chunk whose ref is >= ref. */
-static unsigned entry_for(const struct entries_slot *s, uint64_t ref)
-{
-	unsigned low = 0, high = s->chunk->count;
-
-	while (low < high) {
-		unsigned mid = (low + high) / 2;
-
-		if (s->base + s->chunk->entries[mid].ref_delta < ref)
-			low = mid + 1;
-		else
-			high = mid;
-	}
-	return low;
-}
-
-static struct entries_chunk *resize(struct entries_chunk *c, unsigned capacity)
-{
-	int is_new = !c;
-
-	c = realloc(c, sizeof(*c) + capacity * sizeof(c->entries[0]));
-	if (!c)
-		return NULL;
-	if (is_new)
-		c->count = c->live = 0;
-	c->capacity = (uint16_t)capacity;
-	return c;
 }
 
 /* Room for one more slot: shift the used ones down, or grow. */
@@ -84,6 +225,7 @@ static int reserve_slot(struct entries *e)
 	slots = realloc(e->slots, capacity * sizeof(*slots));
 	if (!slots)
 		return -ENOMEM;
+	e->bytes += slots_bytes(capacity) - slots_bytes(e->capacity);
 	e->slots = slots;
 	e->capacity = capacity;
 	return 0;
@@ -93,7 +235,7 @@ static int push_slot(struct entries *e, uint64_t base)
 {
 	/* A queue's first chunk is small, because most queues are. */
 	unsigned capacity = e->head == e->end ? CHUNK_MIN : CHUNK_MAX;
-	struct entries_chunk *c = resize(NULL, capacity);
+	struct entries_chunk *c = resize(e, NULL, capacity);
 	int err;
 
 	if (!c)
@@ -101,11 +243,21 @@ static int push_slot(struct entries *e, uint64_t base)
 	/* Last: an array of slots none of which is used is nobody's. */
 	err = reserve_slot(e);
 	if (err) {
+		e->bytes -= chunk_bytes(c);
 		free(c);
 		return err;
 	}
 	e->slots[e->end++] = (struct entries_slot){base, c};
+	pack_behind(e);
 	return 0;
+}
+
+/* ---- entering ---- */
+
+static bool has_room(const struct entries_slot *s, uint64_t ref)
+{
+	return s->chunk->capacity && s->chunk->count < entries_sizes.chunk &&
+	       ref - s->base <= UINT32_MAX;
 }
 
 int entries_push(struct entries *e, uint64_t ref, struct entry **ret)
@@ -117,21 +269,21 @@ int entries_push(struct entries *e, uint64_t ref, struct entry **ret)
 	ASSERT(ref > e->last_ref);
 	if (e->end > e->head)
 		s = &e->slots[e->end - 1];
-	if (!s || s->chunk->count == CHUNK_MAX || ref - s->base > UINT32_MAX) {
+	if (!s || !has_room(s, ref)) {
 		err = push_slot(e, ref);
 		if (err)
 			return err;
 		s = &e->slots[e->end - 1];
 	} else if (s->chunk->count == s->chunk->capacity) {
-		c = resize(s->chunk, s->chunk->capacity * 2 > CHUNK_MAX
-					     ? CHUNK_MAX
-					     : s->chunk->capacity * 2);
+		c = resize(
+			e, s->chunk,
+			(unsigned)base_min(s->chunk->capacity * 2u, CHUNK_MAX));
 		if (!c)
 			return -ENOMEM;
 		s->chunk = c;
 	}
 	c = s->chunk;
-	*ret = &c->entries[c->count++];
+	*ret = &wide_of(c)[c->count++];
 	**ret = (struct entry){.ref_delta = (uint32_t)(ref - s->base)};
 	c->live++;
 	e->live++;
@@ -139,25 +291,69 @@ int entries_push(struct entries *e, uint64_t ref, struct entry **ret)
 	return 0;
 }
 
-struct entry *entries_find(const struct entries *e, uint64_t ref)
+/* ---- one entry ---- */
+
+/* False: not there. */
+static bool find(const struct entries *e, uint64_t ref,
+		 struct entries_slot **ret_slot, unsigned *ret_at)
 {
-	const struct entries_slot *s;
+	struct entries_slot *s;
 	unsigned i;
 
 	if (e->head == e->end)
-		return NULL;
+		return false;
 	s = &e->slots[slot_for(e, ref)];
 	if (!s->chunk || s->base > ref)
-		return NULL;
+		return false;
 	i = entry_for(s, ref);
-	if (i == s->chunk->count || s->chunk->entries[i].dead ||
-	    s->base + s->chunk->entries[i].ref_delta != ref)
-		return NULL;
-	return &s->chunk->entries[i];
+	*ret_slot = s;
+	*ret_at = i;
+	return i < s->chunk->count && !is_dead(s->chunk, i) &&
+	       ref_at(s, i) == ref;
 }
 
-/* Squeeze the dead out of a chunk that is half dead. */
-static void squeeze_chunk(struct entries_slot *s)
+bool entries_get(const struct entries *e, uint64_t ref, struct entry *ret)
+{
+	struct entries_slot *s;
+	unsigned at;
+
+	if (!find(e, ref, &s, &at))
+		return false;
+	*ret = *entry_at(s->chunk, at, ret);
+	return true;
+}
+
+int entries_set(struct entries *e, uint64_t ref, const struct entry *to)
+{
+	struct entries_slot *s;
+	struct entries_chunk *c;
+	struct packing p;
+	unsigned at;
+
+	if (!find(e, ref, &s, &at))
+		ASSERT(!"there");
+	ASSERT(s->base + to->ref_delta == ref);
+	if (s->chunk->capacity) {
+		wide_of(s->chunk)[at] = *to;
+		return 0;
+	}
+	if (packed_set(packed_of(s->chunk), at, to))
+		return 0;
+	gather(s->chunk, &p);
+	for (at = 0; p.entries[at].ref_delta != to->ref_delta;)
+		at++;
+	p.entries[at] = *to;
+	c = make_packed(&p, SIZE_MAX);
+	if (!c)
+		return -ENOMEM;
+	replace_chunk(e, s, c);
+	return 0;
+}
+
+/* ---- leaving ---- */
+
+/* The dead go; so does room for more than twice what is left. */
+static void squeeze_wide(struct entries *e, struct entries_slot *s)
 {
 	struct entries_chunk *c = s->chunk;
 	unsigned n = 0, capacity = CHUNK_MIN;
@@ -165,15 +361,25 @@ static void squeeze_chunk(struct entries_slot *s)
 	if (c->live * 2u > c->count || c->capacity == CHUNK_MIN)
 		return;
 	for (unsigned i = 0; i < c->count; i++)
-		if (!c->entries[i].dead)
-			c->entries[n++] = c->entries[i];
+		if (!is_dead(c, i))
+			wide_of(c)[n++] = wide_of(c)[i];
 	ASSERT(n == c->live);
-	c->count = (uint16_t)n;
+	c->count = (uint8_t)n;
+	c->dead = 0;
 	while (capacity < n)
 		capacity *= 2;
-	c = resize(c, capacity);
+	c = resize(e, c, capacity);
 	if (c) /* otherwise it merely stays larger than it has to be */
 		s->chunk = c;
+}
+
+static void squeeze_chunk(struct entries *e, struct entries_slot *s)
+{
+	if (s->chunk->capacity)
+		squeeze_wide(e, s);
+	else if (s->chunk->live * 4u <= s->chunk->count &&
+		 s != &e->slots[e->head])
+		pack(e, s);
 }
 
 /* Drop slots without a chunk: at the ends always, in the middle when they are
@@ -192,6 +398,7 @@ static void squeeze_slots(struct entries *e)
 	}
 	if (e->head == e->end) {
 		free(e->slots);
+		e->bytes -= slots_bytes(e->capacity);
 		e->slots = NULL;
 		e->head = e->end = e->capacity = 0;
 		return;
@@ -221,18 +428,20 @@ static unsigned remove_from(struct entries_slot *s, const struct removal *r)
 	unsigned removed = 0;
 
 	for (unsigned i = entry_for(s, r->first);
-	     i < c->count && s->base + c->entries[i].ref_delta <= r->last;
-	     i++) {
-		if (c->entries[i].dead)
+	     i < c->count && ref_at(s, i) <= r->last; i++) {
+		struct entry copy, *entry;
+
+		if (is_dead(c, i))
 			continue;
-		if (r->leaves && !r->leaves(r->ctx, &c->entries[i]))
+		entry = entry_at(c, i, &copy);
+		if (r->leaves && !r->leaves(r->ctx, entry))
 			continue;
 		if (r->gone)
-			r->gone(r->ctx, &c->entries[i]);
-		c->entries[i].dead = 1;
+			r->gone(r->ctx, entry);
+		c->dead |= 1ull << i;
 		removed++;
 	}
-	c->live = (uint16_t)(c->live - removed);
+	c->live = (uint8_t)(c->live - removed);
 	return removed;
 }
 
@@ -248,11 +457,10 @@ static void remove_all(struct entries *e, const struct removal *r)
 			continue;
 		e->live -= remove_from(s, r);
 		if (s->chunk->live) {
-			squeeze_chunk(s);
+			squeeze_chunk(e, s);
 			continue;
 		}
-		free(s->chunk);
-		s->chunk = NULL;
+		replace_chunk(e, s, NULL);
 		e->hollow++;
 	}
 	squeeze_slots(e);
@@ -276,6 +484,8 @@ void entries_remove_some(struct entries *e, uint64_t first, uint64_t last,
 	remove_all(e, &r);
 }
 
+/* ---- looking ---- */
+
 int entries_each(const struct entries *e,
 		 int (*each)(void *ctx, uint64_t ref, const struct entry *),
 		 void *ctx)
@@ -295,11 +505,13 @@ int entries_each_from(const struct entries *e, uint64_t first,
 		unsigned k = s->chunk ? entry_for(s, first) : 0;
 
 		for (; s->chunk && k < s->chunk->count; k++) {
-			const struct entry *entry = &s->chunk->entries[k];
+			struct entry copy;
+			const struct entry *entry;
 			int err;
 
-			if (entry->dead)
+			if (is_dead(s->chunk, k))
 				continue;
+			entry = entry_at(s->chunk, k, &copy);
 			err = each(ctx, s->base + entry->ref_delta, entry);
 			if (err)
 				return err;
@@ -308,29 +520,19 @@ int entries_each_from(const struct entries *e, uint64_t first,
 	return 0;
 }
 
-size_t entries_bytes(const struct entries *e)
-{
-	size_t bytes = e->capacity * sizeof(*e->slots);
-
-	for (size_t i = e->head; i < e->end; i++)
-		if (e->slots[i].chunk)
-			bytes += sizeof(struct entries_chunk) +
-				 e->slots[i].chunk->capacity *
-					 sizeof(struct entry);
-	return bytes;
-}
-
 static unsigned check_chunk(const struct entries_slot *s, uint64_t *ret_last)
 {
 	const struct entries_chunk *c = s->chunk;
 	unsigned live = 0;
 
-	ASSERT(c->count && c->count <= c->capacity && c->capacity <= CHUNK_MAX);
+	ASSERT(c->count && c->count <= CHUNK_MAX && c->capacity <= CHUNK_MAX);
+	ASSERT(!c->capacity || c->count <= c->capacity);
 	for (unsigned i = 0; i < c->count; i++) {
-		uint64_t ref = s->base + c->entries[i].ref_delta;
+		uint64_t ref = ref_at(s, i);
 
 		ASSERT(i == 0 || ref > *ret_last);
-		live += !c->entries[i].dead;
+		ASSERT(entry_for(s, ref) == i);
+		live += !is_dead(c, i);
 		*ret_last = ref;
 	}
 	ASSERT(live && live == c->live);
@@ -340,19 +542,21 @@ static unsigned check_chunk(const struct entries_slot *s, uint64_t *ret_last)
 void entries_check(const struct entries *e)
 {
 	uint64_t live = 0, last = 0;
-	size_t hollow = 0;
+	size_t hollow = 0, bytes = slots_bytes(e->capacity);
 
 	ASSERT(e->head <= e->end && e->end <= e->capacity);
 	ASSERT((e->head == e->end) == (e->live == 0));
 	for (size_t i = e->head; i < e->end; i++) {
 		ASSERT(i == e->head || e->slots[i].base > last);
 		last = base_max(last, e->slots[i].base);
+		bytes += chunk_bytes(e->slots[i].chunk);
 		if (e->slots[i].chunk)
 			live += check_chunk(&e->slots[i], &last);
 		else
 			hollow++;
 	}
 	ASSERT(live == e->live && hollow == e->hollow && last <= e->last_ref);
+	ASSERT(bytes == e->bytes);
 	if (e->head < e->end)
 		ASSERT(e->slots[e->head].chunk && e->slots[e->end - 1].chunk);
 }

@@ -2,10 +2,14 @@
  * by rising ref.
  *
  * A vector of chunks of up to 64 entries each.  Entries enter at the tail
- * and leave anywhere: leaving marks them dead, and a chunk that is half dead
- * is squeezed, an empty one freed.  56 bytes an entry and about one of
- * overhead while a queue is consumed in order; finding a ref takes two
- * binary searches.  Refs are kept as differences to the chunk's base.
+ * and leave anywhere: leaving marks them dead, and an empty chunk is freed.
+ * The last few chunks are *wide*, an array of struct entry of 56 bytes each,
+ * so that what is consumed at once costs nothing more.  One that falls behind
+ * them is *packed* (packed.h), unless there is no memory for that, and stays
+ * so: 4 to 8 bytes an entry, everything included, for plain messages of one
+ * producer.  A chunk is squeezed when half of it is dead, a packed one when
+ * three quarters are, and not the first one: it is being consumed.  Finding a
+ * ref takes two searches by bisection.
  *
  * The owner of the queue is the only thread that touches it. */
 #ifndef JOURNAL_STORE_ENTRIES_H
@@ -32,7 +36,7 @@ struct entry {
 	uint8_t priority, format;
 	uint8_t durable : 1;
 	uint8_t counted : 1; /* deliveries were set, if only to 0 */
-	uint8_t dead;	     /* private to entries.c */
+	uint8_t zero;	     /* packed.c keeps every byte */
 };
 
 struct entries_chunk;
@@ -44,6 +48,7 @@ struct entries {
 	struct entries_slot *slots; /* used: [head, end) */
 	size_t head, end, capacity;
 	size_t hollow; /* of the used, without a chunk */
+	size_t bytes;  /* of memory, with what malloc() adds */
 	uint64_t live, last_ref;
 };
 
@@ -52,16 +57,22 @@ struct entries {
 /* Append a zeroed entry; ref is larger than every one before.  *ret is valid
  * until the next call on these entries. -ENOMEM. */
 MUST_CHECK int entries_push(struct entries *, uint64_t ref, struct entry **ret);
-/* NULL: not there, or left. Valid until the next call. */
-struct entry *entries_find(const struct entries *, uint64_t ref);
+/* A copy of it; false: not there, or left. */
+bool entries_get(const struct entries *, uint64_t ref, struct entry *ret);
+/* Change one that is there; `to` is what entries_get() gave, but for what is
+ * to change.  -ENOMEM: it is as it was. */
+MUST_CHECK int entries_set(struct entries *, uint64_t ref,
+			   const struct entry *to);
 /* Everything with first <= ref <= last leaves; gone() sees each just before,
  * may be NULL, and must not touch these entries. */
 void entries_remove(struct entries *, uint64_t first, uint64_t last,
 		    void (*gone)(void *ctx, struct entry *), void *ctx);
-/* The same, but those for which leaves() is false stay; it sees each. */
+/* The same, but those for which leaves() is false stay; it sees each, and
+ * does not change those. */
 void entries_remove_some(struct entries *, uint64_t first, uint64_t last,
 			 bool (*leaves)(void *ctx, struct entry *), void *ctx);
-/* In ref order; stops at and returns each()'s first non-zero value. */
+/* In ref order; stops at and returns each()'s first non-zero value.  What
+ * gone(), leaves() and each() see is valid until they return. */
 int entries_each(const struct entries *,
 		 int (*each)(void *ctx, uint64_t ref, const struct entry *),
 		 void *ctx);
@@ -70,7 +81,17 @@ int entries_each_from(const struct entries *, uint64_t first,
 		      int (*each)(void *ctx, uint64_t ref,
 				  const struct entry *),
 		      void *ctx);
-size_t entries_bytes(const struct entries *); /* of memory */
+
+/* Of all lanes.  Tests make both smaller, so that few messages are many
+ * chunks, and most of them packed. */
+struct entries_sizes {
+	unsigned chunk; /* entries in one; 1 to ENTRIES_CHUNK */
+	unsigned wide;	/* chunks at the end that are not packed; at least 1 */
+};
+#define ENTRIES_CHUNK 64u
+#define ENTRIES_WIDE 4u
+extern struct entries_sizes entries_sizes;
+
 /* Check the structure's own rules; asserts. For tests. */
 void entries_check(const struct entries *);
 

@@ -12,9 +12,9 @@
  * old runs into new.  Messages with an upload stay entries.  Entries and runs
  * may lie among each other by number, but never cover the same message.
  *
- * Bounds: memory is a struct per entry, run, upload, queue.  What is known of
- * single messages in runs (struct detail) is kept up to detail_bytes_max and
- * goes to the index beyond.
+ * Bounds: memory is what entries.h says per entry, and a struct per run,
+ * upload, queue.  What is known of single messages in runs (struct detail) is
+ * kept up to detail_bytes_max and goes to the index beyond.
  *
  * A file (segment or extent file) is live while it holds a body of an entry,
  * a message of a run, or a piece of an upload that is in progress or queued.
@@ -107,6 +107,7 @@ struct state {
 	uint64_t next_id;
 	uint64_t live_messages, live_bytes, live_files;
 	uint64_t entry_count, run_count;  /* in all lanes */
+	uint64_t entry_bytes;		  /* of memory, without entry_more */
 	uint64_t piece_count, more_bytes; /* of uploads, of entry_more */
 	uint64_t changes; /* user records applied, CHECKPOINT aside */
 	uint64_t touches; /* the same, and EXTENTS aside */

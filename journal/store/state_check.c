@@ -14,6 +14,7 @@ struct tally {
 	struct state *state;
 	uint64_t *live, *live_bytes; /* per slot */
 	uint64_t messages, entries, runs, bytes, pieces, upload_entries;
+	uint64_t entry_bytes;
 	uint64_t details, detail_bytes;
 	const struct state_lane *lane;
 };
@@ -79,6 +80,7 @@ static uint64_t tally_lane(struct tally *t, const struct state_lane *lane)
 
 	t->lane = lane;
 	entries_check(&lane->entries);
+	t->entry_bytes += lane->entries.bytes;
 	ASSERT(lane->entries.live || !lane->entry_expiry_min_ms);
 	entries_each(&lane->entries, tally_entry, t);
 	ASSERT(lane->run_head <= lane->run_end &&
@@ -169,6 +171,7 @@ void state_check(struct state *s)
 	ASSERT(listed == t.details && t.detail_bytes == s->detail_bytes);
 	ASSERT(t.messages == s->live_messages && t.bytes == s->live_bytes);
 	ASSERT(t.entries == s->entry_count && t.runs == s->run_count);
+	ASSERT(t.entry_bytes == s->entry_bytes);
 	ASSERT(t.pieces == s->piece_count);
 	free(t.live);
 	free(t.live_bytes);

@@ -140,9 +140,11 @@ static bool forget_moved(void *ctx, struct entry *e)
 static void forget_old(struct merge *m)
 {
 	struct state_lane *lane = m->lane;
+	size_t bytes_before = lane->entries.bytes;
 
 	entries_remove_some(&lane->entries, m->record->first, m->last,
 			    forget_moved, m->state);
+	state_entries_changed(m->state, lane, bytes_before);
 	if (!lane->entries.live)
 		lane->entry_expiry_min_ms = 0;
 	for (size_t i = m->run_from; i < m->run_to; i++)

@@ -38,11 +38,10 @@ static size_t more_bytes(const struct entry_more *m)
 		 : 0;
 }
 
-static void free_more(struct state *s, struct entry *e)
+static void free_more(struct state *s, struct entry_more *m)
 {
-	s->more_bytes -= more_bytes(e->more);
-	free(e->more);
-	e->more = NULL;
+	s->more_bytes -= more_bytes(m);
+	free(m);
 }
 
 /* NULL with err 0 when there are no parts. */
@@ -105,8 +104,7 @@ void state_entry_forget(struct state *s, struct entry *e)
 		state_file_release(s, e->place.segment, 1, e->place.stored_len);
 	else if (!--u->entries)
 		state_upload_free(s, u);
-	if (e->more)
-		free_more(s, e);
+	free_more(s, e->more);
 }
 
 /* At the end of the lane's entries, and nowhere else. */
@@ -116,19 +114,21 @@ static int push_entry(struct state *s, struct state_queue *q,
 {
 	struct entry_more *more;
 	struct entry *e;
+	size_t bytes_before = lane->entries.bytes;
 	uint32_t ref_delta;
 	int err = make_more(s, parts, &more);
 
 	if (err)
 		return err;
-	if (entries_push(&lane->entries, ref, &e)) {
+	err = entries_push(&lane->entries, ref, &e);
+	state_entries_changed(s, lane, bytes_before);
+	if (err) {
 		free(more);
 		return state_no_memory(s);
 	}
 	ref_delta = e->ref_delta;
 	*e = *like;
 	e->ref_delta = ref_delta;
-	e->dead = 0;
 	e->more = more;
 	s->more_bytes += more_bytes(more);
 	if (parts->upload)
@@ -438,11 +438,14 @@ int state_lane_remove(struct state *s, struct state_queue *q, uint64_t first,
 {
 	struct state_lane *lane = q->lanes[record_ref_priority(first)];
 	struct leaving l = {s, 0};
+	size_t bytes_before;
 	int err;
 
 	if (!lane)
 		return 0;
+	bytes_before = lane->entries.bytes;
 	entries_remove(&lane->entries, first, last, leave_entry, &l);
+	state_entries_changed(s, lane, bytes_before);
 	err = leave_runs(&l, lane, first, last);
 	if (!lane->entries.live)
 		lane->entry_expiry_min_ms = 0;
@@ -468,29 +471,35 @@ void state_lane_free(struct state *s, struct state_queue *q, unsigned priority)
 
 /* ---- counting ---- */
 
-static int count_entry(struct state *s, struct entry *e,
-		       const struct record_count *c)
+/* e: a copy of it. */
+static int count_entry(struct state *s, struct state_lane *lane,
+		       struct entry *e, const struct record_count *c)
 {
 	struct state_parts parts = {
+		.upload = e->more ? e->more->upload : NULL,
 		.extra = c->extra,
 		.extra_len = c->extra_len,
 		.origin = state_entry_origin(e),
 	};
-	struct entry_more *more;
+	size_t bytes_before = lane->entries.bytes;
+	struct entry_more *before = e->more;
 	int err;
 
 	e->deliveries = c->deliveries;
 	e->counted = 1;
-	if (!c->extra_len)
-		return 0;
-	parts.upload = e->more ? e->more->upload : NULL;
-	err = make_more(s, &parts, &more);
-	if (err)
-		return err;
-	free_more(s, e);
-	e->more = more;
-	s->more_bytes += more_bytes(more);
-	return 0;
+	if (c->extra_len) {
+		err = make_more(s, &parts, &e->more);
+		if (err)
+			return err;
+	}
+	err = entries_set(&lane->entries, c->ref, e);
+	state_entries_changed(s, lane, bytes_before);
+	if (e->more != before) {
+		s->more_bytes += more_bytes(e->more);
+		/* Whichever is not the entry's. */
+		free_more(s, err ? e->more : before);
+	}
+	return err ? state_no_memory(s) : 0;
 }
 
 static int count_in_run(struct state *s, struct state_run *run,
@@ -522,14 +531,13 @@ int state_lane_count(struct state *s, struct state_queue *q,
 {
 	struct state_lane *lane = q->lanes[record_ref_priority(c->ref)];
 	struct state_run *run;
-	struct entry *e;
+	struct entry e;
 	size_t index;
 
 	if (!lane)
 		return 0;
-	e = entries_find(&lane->entries, c->ref);
-	if (e)
-		return count_entry(s, e, c);
+	if (entries_get(&lane->entries, c->ref, &e))
+		return count_entry(s, lane, &e, c);
 	run = state_run_from(lane, c->ref, &index);
 	return run && run->first <= c->ref ? count_in_run(s, run, c) : 0;
 }
@@ -569,10 +577,9 @@ uint64_t state_lane_first(const struct state_lane *lane, uint64_t first)
 
 uint64_t state_memory(const struct state *s)
 {
-	/* An entry has its share of a chunk's head and slot, a run a place in
-	 * its lane, and the allocator wants something for each block. */
-	return s->entry_count * (sizeof(struct entry) + 2) +
-	       s->run_count * (sizeof(struct state_run) + 24) +
+	/* A run has a place in its lane, and the allocator wants something for
+	 * each block. */
+	return s->entry_bytes + s->run_count * (sizeof(struct state_run) + 24) +
 	       s->detail_bytes + s->more_bytes +
 	       s->piece_count * sizeof(struct entry_place) +
 	       s->uploads.count * (sizeof(struct state_upload) + 32);

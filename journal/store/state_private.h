@@ -79,6 +79,13 @@ void state_lane_free(struct state *, struct state_queue *, unsigned priority);
 /* New deliveries and annotations of a message, if it is there. */
 MUST_CHECK int state_lane_count(struct state *, struct state_queue *,
 				const struct record_count *);
+/* The lane's entries.bytes were so many. */
+static inline void state_entries_changed(struct state *s,
+					 const struct state_lane *lane,
+					 size_t bytes_before)
+{
+	s->entry_bytes += lane->entries.bytes - bytes_before;
+}
 /* An entry gives back what it holds. */
 void state_entry_forget(struct state *, struct entry *);
 static inline uint64_t state_run_last(const struct state_run *r)

@@ -618,7 +618,7 @@ static void apply_batch(struct store *s, struct log_batch *b)
 struct state *store_now(struct store *s)
 {
 	struct loop_mail *next;
-	uint64_t entry_bytes;
+	uint64_t bytes;
 
 	ASSERT(loop_is_current(s->loop));
 	for (struct loop_mail *m = take_inbox(s); m; m = next) {
@@ -628,8 +628,8 @@ struct state *store_now(struct store *s)
 	if (s->failed)
 		return NULL;
 	update_stats(s);
-	entry_bytes = s->state.entry_count * sizeof(struct entry);
-	s->behind = entry_bytes - entry_bytes / 5 > s->options.memory_bytes;
+	bytes = s->state.entry_bytes;
+	s->behind = bytes - bytes / 5 > s->options.memory_bytes;
 	return &s->state;
 }
 

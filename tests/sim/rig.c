@@ -4,8 +4,17 @@
 #include <string.h>
 
 #include "journal/log/mutant.h"
+#include "journal/store/entries.h"
 
 #define STEPS_MAX 20000000ull
+
+void rig_size_entries(uint64_t seed)
+{
+	static const struct entries_sizes sizes[] = {
+		{ENTRIES_CHUNK, ENTRIES_WIDE}, {3, 1}, {9, 2}};
+
+	entries_sizes = sizes[seed % ARRAY_COUNT(sizes)];
+}
 
 static void rig_die(const char *what, const char *detail)
 {

@@ -36,6 +36,7 @@ static void run(void (*body)(struct sim *))
 		struct sim_config config = sim_config_calm(seed);
 		struct sim *sim = sim_create(&config);
 
+		rig_size_entries(seed);
 		body(sim);
 		sim_free(sim);
 	}

@@ -365,6 +365,7 @@ takeover_run(const struct takeover *run, struct takeover_report *report)
 	sim_disk_watch_calls(c->disk, watch_call, c);
 	c->rig.rules = load_rules;
 	c->rig.rule_count = load_rule_count;
+	rig_size_entries(run->seed);
 	model_init(&c->model);
 	if (run->how == TAKEOVER_DICE) {
 		options_random(c);

@@ -455,6 +455,7 @@ void trial_run(const struct trial *t, struct trial_report *report)
 	c->disk = sim_disk(c->sim, 0);
 	c->rig.rules = load_rules;
 	c->rig.rule_count = load_rule_count;
+	rig_size_entries(t->seed);
 	model_init(&c->model);
 	if (by_dice(t))
 		options_random(c);

@@ -386,15 +386,14 @@ static inline void compare_message(struct broker *b,
 {
 	struct state *s = &b->store->state;
 	struct state_lane *lane = q->lanes[record_ref_priority(want->ref)];
-	const struct entry *e;
 	const struct detail *detail;
+	struct entry e;
 	struct state_run *run;
 	struct log_loc loc;
 	size_t index;
 
 	assert_non_null(lane);
-	e = entries_find(&lane->entries, want->ref);
-	if (!e) {
+	if (!entries_get(&lane->entries, want->ref, &e)) {
 		run = state_run_from(lane, want->ref, &index);
 		assert_true(run && run->first <= want->ref);
 		assert_int_equal(state_run_detail(s, run, &detail), 0);
@@ -403,17 +402,17 @@ static inline void compare_message(struct broker *b,
 				detail, (uint32_t)(want->ref - run->first)));
 		return;
 	}
-	assert_int_equal(e->arrived_ms, want->props.arrived_ms);
-	assert_int_equal(e->expiry_ms, want->props.expiry_ms);
-	assert_int_equal(state_entry_bytes(e), want->bytes);
-	model_assert_notes(&want->notes, e->deliveries,
-			   e->more ? e->more->extra_len : 0,
-			   e->more ? e->more->data : NULL);
-	assert_int_equal(e->more && e->more->upload ? e->more->upload->id : 0,
+	assert_int_equal(e.arrived_ms, want->props.arrived_ms);
+	assert_int_equal(e.expiry_ms, want->props.expiry_ms);
+	assert_int_equal(state_entry_bytes(&e), want->bytes);
+	model_assert_notes(&want->notes, e.deliveries,
+			   e.more ? e.more->extra_len : 0,
+			   e.more ? e.more->data : NULL);
+	assert_int_equal(e.more && e.more->upload ? e.more->upload->id : 0,
 			 want->upload);
 	if (want->upload)
 		return;
-	loc = state_loc(s, &e->place);
+	loc = state_loc(s, &e.place);
 	model_assert_loc(&loc, &want->loc);
 }
 

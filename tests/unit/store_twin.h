@@ -230,7 +230,7 @@ static inline void compare_lane(struct twin *t, const struct model_queue *q,
 
 	for (size_t i = 0; i < q->count; i++) {
 		const struct model_message *want = &q->messages[i];
-		const struct entry *e;
+		struct entry e;
 
 		if (want->props.priority != priority)
 			continue;
@@ -243,12 +243,13 @@ static inline void compare_lane(struct twin *t, const struct model_queue *q,
 		at = state_lane_first(lane, at);
 		assert_true(at && at <= want->ref);
 		at = want->ref + 1;
-		e = entries_find(&lane->entries, want->ref);
-		assert_int_equal(e != NULL, want->file == 0);
-		if (e)
-			compare_entry(t, want, e);
-		else
-			compare_in_run(t, want, lane);
+		if (want->file == 0) {
+			assert_true(entries_get(&lane->entries, want->ref, &e));
+			compare_entry(t, want, &e);
+			continue;
+		}
+		assert_false(entries_get(&lane->entries, want->ref, &e));
+		compare_in_run(t, want, lane);
 	}
 	assert_int_equal(lane ? lane->live : 0, count);
 	assert_int_equal(lane ? lane->next : 1, q->numbers[priority] + 1);

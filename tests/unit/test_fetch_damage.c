@@ -175,18 +175,16 @@ TEST("damage at any place of an extent file: an error for each message that "
 TEST("a body that is damaged in the journal is told with its place")
 {
 	struct rig *r = rig_create(9);
+	const struct state_queue *q;
+	struct entry e;
 	struct log_loc loc;
 	char path[64];
 
 	for (int i = 0; i < 5; i++)
 		enqueue(r, 100);
-	loc = state_loc(&r->store.state,
-			&entries_find(&((struct state_queue *)idmap_get(
-						&r->store.state.queues, QUEUE))
-					       ->lanes[4]
-					       ->entries,
-				      record_ref(4, 3))
-				 ->place);
+	q = idmap_get(&r->store.state.queues, QUEUE);
+	assert_true(entries_get(&q->lanes[4]->entries, record_ref(4, 3), &e));
+	loc = state_loc(&r->store.state, &e.place);
 	snprintf(path, sizeof(path), "segments/%08x-%08x.log",
 		 (uint32_t)(loc.segment >> 32), (uint32_t)loc.segment);
 	{
