@@ -37,8 +37,9 @@ void crypto_key_export(const struct crypto_key *, char ret_hex[65]);
 
 /* Master key file: 64 hexadecimal digits and a newline, mode 0600.
  * load: -ENOENT when absent, -E_KEY when the contents are not a key or the
- * file can be read by group or others.  make: writes, syncs file and
- * directory, before it returns. */
+ * file can be read by group or others.  For a process that is not root, one of
+ * root's may be read by its group (a Kubernetes Secret).  make: writes, syncs
+ * file and directory, before it returns. */
 MUST_CHECK int crypto_keyfile_load(struct io *, const char *path,
 				   struct crypto_key **ret);
 MUST_CHECK int crypto_keyfile_make(struct io *, const char *path,

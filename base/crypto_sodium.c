@@ -174,16 +174,21 @@ void crypto_key_export(const struct crypto_key *key, char ret_hex[65])
 
 /* ---- keys in files ---- */
 
-/* The simulator's files have no descriptor, and no other users. */
+/* The simulator's files have no descriptor, and no other users.  A group may
+ * read what belongs to root, when that is how we read it: so a Kubernetes
+ * Secret is mounted for a process that is not root. */
 static int keyfile_check_mode(const struct io_file *file)
 {
+	mode_t refused = S_IRGRP | S_IWGRP | S_IRWXO;
 	struct stat st;
 
 	if (file->fd < 0)
 		return 0;
 	if (fstat(file->fd, &st))
 		return -errno;
-	return st.st_mode & (S_IRGRP | S_IROTH) ? -E_KEY : 0;
+	if (!st.st_uid && geteuid())
+		refused &= ~(mode_t)S_IRGRP;
+	return st.st_mode & refused ? -E_KEY : 0;
 }
 
 static int keyfile_parse(const char *text, size_t len, struct crypto_key **ret)

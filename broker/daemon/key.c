@@ -98,7 +98,8 @@ int key_choose(struct io *io, const char *data_dir, const char *key_file,
 	} else if (err == -E_KEY) {
 		snprintf(why, why_len,
 			 "%s: must hold 64 hexadecimal digits and be readable "
-			 "by its owner only (chmod 600)",
+			 "by its owner only (chmod 600), or belong to root and "
+			 "be readable by a group (chmod 440)",
 			 k.path);
 	} else if (err) {
 		snprintf(why, why_len, "%s: cannot be read: %s", k.path,

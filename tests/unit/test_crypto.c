@@ -333,6 +333,50 @@ TEST("what a crash left beside the key file does not matter")
 	io_free(io);
 }
 
+static int load_as_nobody(struct io *io, const char *path)
+{
+	struct crypto_key *key = NULL;
+	int err;
+
+	assert_int_equal(setegid(65534), 0);
+	assert_int_equal(seteuid(65534), 0);
+	err = crypto_keyfile_load(io, path, &key);
+	assert_int_equal(seteuid(0), 0);
+	assert_int_equal(setegid(0), 0);
+	crypto_key_free(key);
+	return err;
+}
+
+TEST("a key file of root's is read by its group, as a Kubernetes Secret is")
+{
+	static const char text[] = "feffe9928665731c6d6a8f9467308308"
+				   "feffe9928665731c6d6a8f9467308308\n";
+	struct io *io = make_io();
+	char path[] = "/tmp/holdfast-key-XXXXXX";
+	int fd;
+
+	if (geteuid()) {
+		io_free(io);
+		skip();
+	}
+	fd = mkstemp(path);
+	assert_true(fd >= 0);
+	close(fd);
+	write_file(path, text, 0440);
+	assert_int_equal(chown(path, 0, 65534), 0);
+	assert_int_equal(load_as_nobody(io, path), 0);
+	assert_int_equal(chmod(path, 0460), 0);
+	assert_int_equal(load_as_nobody(io, path), -E_KEY);
+	assert_int_equal(chmod(path, 0444), 0);
+	assert_int_equal(load_as_nobody(io, path), -E_KEY);
+	/* Our own file is for us alone. */
+	assert_int_equal(chmod(path, 0440), 0);
+	assert_int_equal(chown(path, 65534, 65534), 0);
+	assert_int_equal(load_as_nobody(io, path), -E_KEY);
+	unlink(path);
+	io_free(io);
+}
+
 TEST("a key file that others can read, or that is no key, is refused")
 {
 	static const char good[] = "feffe9928665731c6d6a8f9467308308"
