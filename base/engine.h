@@ -112,6 +112,7 @@ struct loop {
 	size_t timer_count, timer_capacity;
 	uint64_t now_ns, wall_ms;
 	uint64_t in_flight; /* operations submitted, not completed */
+	bool ready;	    /* the next wait() completes one without blocking */
 	void (*init)(void *ctx);
 	void *init_ctx;
 	pthread_t thread;

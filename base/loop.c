@@ -482,7 +482,7 @@ static uint64_t prepare_sleep(struct loop *l)
 {
 	uint64_t now_ns, due_ns = loop_next_timer_ns(l);
 
-	if (loop_has_work(l))
+	if (l->ready || loop_has_work(l))
 		return 0;
 	if (l->owed_count)
 		due_ns = base_min(due_ns, l->owed_since_ns + OWED_NS);
@@ -510,7 +510,7 @@ void loop_iterate(struct loop *l, bool may_wait)
 	if (!timeout_ns)
 		loop_woke(l);
 	l->io->ops->wait(l, timeout_ns);
-	if (timeout_ns && l->poll_max_ns && l->now_ns >= begun_ns)
+	if (timeout_ns && l->poll_max_ns)
 		poll_learn(l, begun_ns);
 	/* The simulator's wait() does not block, and leaves this to us. */
 	if (atomic_load_explicit(&l->waiting, memory_order_relaxed))

@@ -77,6 +77,7 @@ void posix_net_ready(struct loop_op *op, int res)
 	op->next = NULL;
 	*p->ready_tail = op;
 	p->ready_tail = &op->next;
+	op->loop->ready = true;
 }
 
 bool posix_net_has_ready(const struct loop *l)
@@ -450,6 +451,7 @@ void posix_net_run_ready(struct loop *l)
 
 	p->ready = NULL;
 	p->ready_tail = &p->ready;
+	l->ready = false;
 	while (op) {
 		struct loop_op *next = op->next;
 
@@ -514,6 +516,7 @@ void posix_net_quiesce(struct loop *l)
 	}
 	p->ready = NULL;
 	p->ready_tail = &p->ready;
+	l->ready = false;
 }
 
 void posix_net_loop_fini(struct loop *l)

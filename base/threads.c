@@ -359,6 +359,7 @@ static void threads_wait(struct loop *l, uint64_t timeout_ns)
 {
 	struct threads_loop *t = threads_loop(l);
 	struct epoll_event events[EVENT_BATCH];
+	bool announced = timeout_ns;
 	int count;
 
 	try_started(t);
@@ -367,7 +368,7 @@ static void threads_wait(struct loop *l, uint64_t timeout_ns)
 	count = epoll_wait(t->epoll_fd, events, EVENT_BATCH,
 			   timeout_ms(timeout_ns));
 	ASSERT(count >= 0 || errno == EINTR);
-	if (timeout_ns)
+	if (announced)
 		loop_woke(l);
 	for (int i = 0; i < count; i++)
 		handle_event(l, &events[i]);

@@ -382,12 +382,13 @@ static bool uring_submit_now(struct loop *l)
 static void uring_wait(struct loop *l, uint64_t timeout_ns)
 {
 	struct uring_loop *u = uring_loop(l);
+	bool announced = timeout_ns;
 
 	submit_pending(u);
 	if (u->backlog || !u->wake_posted || posix_net_has_ready(l))
 		timeout_ns = 0;
 	check_enter(enter(&u->ring, timeout_ns));
-	if (timeout_ns)
+	if (announced)
 		loop_woke(l);
 	posix_net_run_ready(l);
 	reap(l);

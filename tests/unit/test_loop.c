@@ -313,6 +313,53 @@ BOTH("a heartbeat tells a loop that waits from one that is stuck")
 	loop_free(NULL);
 }
 
+struct waited {
+	struct loop_task task;
+	struct loop_op op;
+	struct loop *loop;
+	struct io_file *file;
+	uint64_t before_ns;
+	int told;
+};
+
+static void waited_done(struct loop_op *op, int res)
+{
+	struct waited *w = container_of(op, struct waited, op);
+	int waiting = 1;
+
+	assert_int_equal(res, 1);
+	assert_true(loop_now_ns(w->loop) >= w->before_ns);
+	assert_true(loop_heartbeat_ns(w->loop, &waiting) >= w->before_ns);
+	assert_false(waiting);
+	w->told = 1;
+	loop_stop(w->loop);
+}
+
+static void waited_write(struct loop_task *task)
+{
+	struct waited *w = container_of(task, struct waited, task);
+
+	w->before_ns = io_now_ns(loop_io(w->loop));
+	loop_write_durable_now(w->loop, &w->op, w->file, "x", 1, 0);
+}
+
+BOTH("a loop that has waited for a write knows the time, and is not asleep, "
+     "when it is told")
+{
+	struct waited w = {.task.run = waited_write, .op.done = waited_done};
+	char path[512];
+
+	test_directory();
+	test_path(path, sizeof(path), "f");
+	assert_int_equal(io_open(io, path, IO_WRITE | IO_CREATE, &w.file), 0);
+	w.loop = engines_loop(io);
+	loop_defer(w.loop, &w.task);
+	loop_run(w.loop);
+	assert_true(w.told);
+	loop_free(w.loop);
+	io_close(w.file);
+}
+
 /* ---- timers ---- */
 
 #define TIMERS 500
