@@ -216,6 +216,9 @@ MUST_CHECK int sim_disk_spoil(struct sim_disk *, const char *path,
 bool sim_disk_rot(struct sim_disk *, bool spoil);
 /* From now on the disk has room for so many bytes; what is there stays. */
 void sim_disk_resize(struct sim_disk *, uint64_t bytes);
+/* From now on no more than so many bytes may be used, and the numbers of the
+ * file system do not tell (-EDQUOT); 0: no quota. */
+void sim_disk_quota(struct sim_disk *, uint64_t bytes);
 /* What has been done to the disk, by setting or by probability; an oracle
  * asks this before it calls a loss a bug. */
 struct sim_disk_stats {

@@ -162,6 +162,11 @@ void sim_disk_resize(struct sim_disk *d, uint64_t bytes)
 	d->bytes_max = bytes;
 }
 
+void sim_disk_quota(struct sim_disk *d, uint64_t bytes)
+{
+	d->quota_bytes = bytes;
+}
+
 /* ---- what killed processes leave ---- */
 
 /* A write whose process is gone, with a copy of its data. */

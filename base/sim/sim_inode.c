@@ -201,12 +201,15 @@ int sim_inode_room(const struct sim_inode *inode, uint64_t size)
 {
 	uint64_t bytes = base_round_up(size, SIM_PAGE_BYTES);
 	uint64_t others = inode->disk->stats.bytes_used - inode->charged;
+	uint64_t quota = inode->disk->quota_bytes;
 
 	if (size > INT64_MAX)
 		return -EFBIG;
 	if (bytes <= inode->charged)
 		return 0;
-	return others + bytes > inode->disk->bytes_max ? -ENOSPC : 0;
+	if (others + bytes > inode->disk->bytes_max)
+		return -ENOSPC;
+	return quota && others + bytes > quota ? -EDQUOT : 0;
 }
 
 /* Nothing may lie beyond the end, so that growing again reads zeros. */

@@ -183,7 +183,8 @@ struct sim_inode {
 struct sim_inode *sim_inode_create(struct sim_disk *, bool is_dir);
 void sim_inode_hold(struct sim_inode *);
 void sim_inode_release(struct sim_inode *);
-/* -ENOSPC when the disk cannot take that size. */
+/* -ENOSPC when the disk cannot take that size, -EDQUOT when the quota
+ * forbids it. */
 int sim_inode_room(const struct sim_inode *, uint64_t size);
 void sim_inode_resize(struct sim_inode *, uint64_t size);
 size_t sim_inode_read(struct sim_inode *, void *, size_t, uint64_t offset);
@@ -247,6 +248,7 @@ struct sim_disk {
 	struct list inodes, writes, changes, locks;
 	struct list orphans; /* writes of the dead that may still land */
 	uint64_t mutations, reads, bytes_max;
+	uint64_t quota_bytes; /* 0: none */
 	uint64_t fault_at[SIM_FAULT_END];
 	void (*watch)(void *ctx);
 	void (*watch_calls)(void *ctx, struct sim_node *);

@@ -42,8 +42,9 @@ struct log_prepare {
 	int err;
 	bool asked;   /* journal thread */
 	bool reserve; /* the sink is a small one */
-	bool full;    /* the next segment is allocated, in full size */
-	bool denied;  /* that failed, though there seemed to be room: a quota */
+	bool full;    /* the next segment is allocated, not from the reserve */
+	bool denied;  /* one of full size, though there seemed to be room for
+			 one: a quota */
 	bool network; /* the directory lies on another machine */
 	bool zeroing; /* the sink has not been answered with yet */
 	_Atomic bool hurry, need, nudged, resumed;
@@ -107,12 +108,16 @@ static void prepare_answer(struct log_prepare *p, int err)
 	loop_post(p->log->loop, &p->reply);
 }
 
-static int prepare_full(struct log_prepare *p, uint64_t bytes,
+/* That a shorter one can be had says nothing about one of full size. */
+static int prepare_full(struct log_prepare *p, uint64_t key, uint64_t bytes,
 			struct log_sink **ret)
 {
-	int err = log_sink_begin(p->log, p->key, bytes, ret);
+	int err = log_sink_begin(p->log, key, bytes, ret);
 
-	p->denied = prepare_is_space(err);
+	if (prepare_is_space(err))
+		p->denied = true;
+	else if (!err && bytes == p->log->options.segment_bytes)
+		p->denied = false;
 	return err;
 }
 
@@ -122,7 +127,7 @@ static void prepare_begin(struct log_prepare *p)
 
 	p->reserve = false;
 	if (!err) {
-		err = prepare_full(p, p->bytes, &p->sink);
+		err = prepare_full(p, p->key, p->bytes, &p->sink);
 		p->full = !err;
 	}
 	if (prepare_is_space(err) && p->need) {
@@ -142,13 +147,14 @@ static void prepare_begin(struct log_prepare *p)
 }
 
 /* Where a quota decides, the file system's numbers say nothing, and only an
- * attempt tells; the one for the writer comes by itself. */
+ * attempt tells; the one for the writer comes by itself.  A shorter one may be
+ * waiting for its zeros under the present name, so it is not taken. */
 static void prepare_probe(struct log_prepare *p)
 {
 	struct log_sink *sink;
 
 	if (p->timer.heap_index ||
-	    prepare_full(p, p->log->options.segment_bytes, &sink))
+	    prepare_full(p, p->key + 1, p->log->options.segment_bytes, &sink))
 		return;
 	log_sink_abandon(p->log, sink);
 }

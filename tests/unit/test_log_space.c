@@ -306,4 +306,54 @@ TEST("under a quota there are small segments, and its end is noticed by one "
 	world_fini(&w);
 }
 
+/* Puts until there are so many segments, and the writer is in the last. */
+static void fill_until(struct world *w, uint64_t made)
+{
+	for (int n = 0; log_stats(w->h.log)->segments_made < made; n++) {
+		assert_true(n < 1000);
+		assert_int_equal(put(w, 100000), 0);
+	}
+}
+
+static void leave_quota(struct world *w, uint64_t bytes)
+{
+	struct sim_disk *disk = sim_disk(w->sim, 0);
+	struct sim_disk_stats stats;
+
+	sim_disk_stats(disk, &stats);
+	sim_disk_quota(disk, stats.bytes_used + bytes);
+}
+
+TEST("where a quota denies a segment of full size, one that is shorter lets "
+     "nobody publish")
+{
+	struct world w;
+	uint64_t made;
+
+	world_init(&w, 1024 * MIB);
+	w.h.options.segment_bytes = 64 * MIB;
+	assert_int_equal(world_open(&w), 0);
+	made = log_stats(w.h.log)->segments_made;
+	/* The second has 16 MiB, and is allocated already. */
+	sim_run_for(w.sim, SECOND_NS);
+	leave_quota(&w, 14 * MIB);
+	fill_until(&w, made + 1);
+	assert_true(log_has_space(w.h.log));
+	/* Out of the reserve; there is room for one of 8 MiB behind it. */
+	fill_until(&w, made + 2);
+	assert_false(log_has_space(w.h.log));
+	for (int n = 0; n < 40; n++) {
+		assert_int_equal(put(&w, 100000), 0);
+		assert_false(log_has_space(w.h.log));
+	}
+	sim_run_for(w.sim, 2 * SECOND_NS);
+	assert_false(log_has_space(w.h.log));
+	/* While the shorter one waits for its zeros. */
+	sim_disk_quota(sim_disk(w.sim, 0), 0);
+	sim_run_for(w.sim, 2 * SECOND_NS);
+	assert_true(log_has_space(w.h.log));
+	fill_until(&w, made + 3);
+	world_fini(&w);
+}
+
 TEST_MAIN()
