@@ -770,6 +770,40 @@ TEST("a start on a disk that is too full is known before anything is appended")
 	world_fini(&w);
 }
 
+TEST("the next segment gets its zeros at the pace at which this one fills")
+{
+	struct sim_config config = sim_config_calm(44);
+	const struct log_stats *stats;
+	struct world w;
+	uint64_t idle, made;
+
+	world_init(&w, &config);
+	world_boot(&w);
+	w.h.tiny_segment_bytes = 0;
+	w.h.options.segment_bytes = 64u << 20;
+	assert_int_equal(world_open(&w), 0);
+	stats = log_stats(w.h.log);
+	sim_run_for(w.sim, 1000000000ull);
+	made = stats->segments_made;
+	/* Who is idle writes none. */
+	idle = sim_disk_mutations(sim_disk(w.sim, 0));
+	sim_run_for(w.sim, 10000000000ull);
+	assert_int_equal(sim_disk_mutations(sim_disk(w.sim, 0)), idle);
+	/* A put takes 25 blocks: 82 go into the first segment's 8 MiB.  At
+	 * three quarters of the second's 16 MiB there is a third one, before
+	 * its seven eighths would hurry that. */
+	for (int n = 0; n < 82 + 110; n++)
+		assert_int_equal(harness_put(&w.h, w.next++, 100000), 0);
+	sim_run_for(w.sim, 1000000000ull);
+	assert_int_equal(stats->segments_made, made + 1);
+	for (int n = 0; n < 18; n++)
+		assert_int_equal(harness_put(&w.h, w.next++, 100000), 0);
+	sim_run_for(w.sim, 1000000000ull);
+	assert_int_equal(stats->segments_made, made + 2);
+	world_down(&w);
+	world_fini(&w);
+}
+
 static int unlink_claim(void *ctx, const char *name)
 {
 	char path[64];
