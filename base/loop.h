@@ -86,8 +86,8 @@ void loop_post(struct loop *to, struct loop_mail *);
 /* [any] A chain first→…→last linked by next, with one wake-up. */
 void loop_post_chain(struct loop *to, struct loop_mail *first,
 		     struct loop_mail *last);
-/* The same as loop_post(), but a receiver that sleeps is woken about a
- * millisecond later: for what nobody waits for, so that the system call is off
+/* The same as loop_post(), but a receiver that sleeps is woken about ten
+ * milliseconds later: for what nobody waits for, so that the system call is off
  * the way of those who do wait, and one is enough for many.  From outside of a
  * loop's thread: loop_post(). */
 void loop_post_patiently(struct loop *to, struct loop_mail *);

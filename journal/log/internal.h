@@ -6,6 +6,7 @@
  *   segment.c  segment files, and the registry of those that exist
  *   prepare.c  makes the next segment on a thread of its own
  *   writer.c   group commit
+ *   rotate.c   from one segment to the next
  *   build.c    frames out of appends
  *   notes.c    telling of a commit
  *   walk.c     finds the one history in a directory, without a key
@@ -201,7 +202,11 @@ MUST_CHECK int log_cluster_load(struct io *, const char *dir,
 struct log_prepare;
 /* A loop of its own that makes segments ahead of time. */
 MUST_CHECK int log_prepare_create(struct log *, struct log_prepare **ret);
-void log_prepare_free(struct log_prepare *); /* stops its thread; NULL-safe */
+/* Ends its thread; what that has posted to the journal may still be on its way.
+ * NULL-safe. */
+void log_prepare_stop(struct log_prepare *);
+/* The same, when the journal loop has ended. */
+void log_prepare_free(struct log_prepare *);
 /* [journal] Make the segment `key` of so many bytes; at most one at a time.
  * Its zeros are written while the one before fills from `from` to `to`, which
  * log_prepare_progress() tells. */

@@ -219,8 +219,7 @@ bool log_is_started(const struct log *log)
 
 void log_close(struct log *log)
 {
-	log_prepare_free(log->prepare);
-	log->prepare = NULL;
+	log_prepare_stop(log->prepare);
 }
 
 void log_free(struct log *log)

@@ -343,12 +343,19 @@ fail:
 	return err;
 }
 
-void log_prepare_free(struct log_prepare *p)
+void log_prepare_stop(struct log_prepare *p)
 {
 	if (!p)
 		return;
 	loop_stop(p->loop);
 	loop_join(p->loop);
+}
+
+void log_prepare_free(struct log_prepare *p)
+{
+	if (!p)
+		return;
+	log_prepare_stop(p);
 	loop_timer_cancel(p->loop, &p->timer);
 	loop_timer_cancel(p->loop, &p->watch);
 	loop_free(p->loop);

@@ -1,5 +1,6 @@
 /* journal/log/writer.h: the writer's state, shared by writer.c, which decides
- * when and where, build.c, which makes the bytes, and notes.c, which tells.
+ * when and where, rotate.c, which has room made, build.c, which makes the
+ * bytes, and notes.c, which tells.
  *
  * Thread: whoever has entered the writer (writer.c) owns all of it but what is
  * marked: the journal thread, or a loop that has appended. */

@@ -1,6 +1,9 @@
 /* tests/unit/test_log.c: the log on both real engines. */
 #include "tests/unit/log_harness.h"
 
+#include <sched.h>
+#include <semaphore.h>
+
 static struct harness_seen seen;
 
 static void expect_seeds(uint32_t count)
@@ -544,6 +547,74 @@ BOTH("verify finds nothing wrong, while the log is in use and afterwards")
 	assert_int_equal(inspected.frames, result.frames);
 	assert_int_equal(inspected.records, result.records);
 	harness_fini(&h);
+}
+
+/* ---- closing ---- */
+
+struct closing {
+	struct harness h;
+	struct loop_mail begun, made, last;
+	sem_t stopped, go_on;
+};
+
+/* The next segment is asked for in this iteration. */
+static void closing_begun(struct loop_mail *mail)
+{
+	struct closing *c = container_of(mail, struct closing, begun);
+
+	loop_post(c->h.journal, &c->made);
+}
+
+static void closing_last(struct loop_mail *mail)
+{
+	struct closing *c = container_of(mail, struct closing, last);
+
+	loop_stop(c->h.journal);
+}
+
+static void closing_stopped(void *ctx)
+{
+	struct closing *c = ctx;
+
+	loop_post(c->h.journal, &c->last);
+	sem_post(&c->stopped);
+	sem_wait(&c->go_on);
+}
+
+static void closing_made(struct loop_mail *mail)
+{
+	struct closing *c = container_of(mail, struct closing, made);
+
+	log_prepare_hurry(c->h.log->prepare);
+	while (log_stats(c->h.log)->segments_made < 2)
+		sched_yield();
+	log_stop(c->h.log, closing_stopped, c);
+}
+
+BOTH("a segment that is ready when the log is closed finds the log still there")
+{
+	struct closing c = {.begun.deliver = closing_begun,
+			    .made.deliver = closing_made,
+			    .last.deliver = closing_last};
+
+	harness_init(&c.h, io, test_directory());
+	c.h.options.segment_bytes = 9u << 20;
+	sem_init(&c.stopped, 0, 0);
+	sem_init(&c.go_on, 0, 0);
+	assert_int_equal(log_create(&c.h.options, &c.h.log), 0);
+	assert_int_equal(log_claim(c.h.log), 0);
+	assert_int_equal(log_recover(c.h.log, NULL, NULL, NULL), 0);
+	assert_int_equal(loop_create(io, "journal", &c.h.journal), 0);
+	assert_int_equal(log_start(c.h.log, c.h.journal), 0);
+	loop_post(c.h.journal, &c.begun);
+	assert_int_equal(loop_start(c.h.journal, NULL, NULL), 0);
+	sem_wait(&c.stopped);
+	log_close(c.h.log);
+	sem_post(&c.go_on);
+	loop_join(c.h.journal);
+	log_free(c.h.log);
+	loop_free(c.h.journal);
+	harness_fini(&c.h);
 }
 
 TEST_MAIN()
