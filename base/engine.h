@@ -111,8 +111,9 @@ struct loop {
 	struct loop_timer **timers;	       /* heap, from index 1 */
 	size_t timer_count, timer_capacity;
 	uint64_t now_ns, wall_ms;
-	uint64_t in_flight; /* operations submitted, not completed */
-	bool ready;	    /* the next wait() completes one without blocking */
+	uint64_t in_flight;	/* operations submitted, not completed */
+	struct loop_op *writes; /* for the end of this iteration */
+	bool ready; /* the next wait() completes one without blocking */
 	void (*init)(void *ctx);
 	void *init_ctx;
 	pthread_t thread;

@@ -496,6 +496,19 @@ static uint64_t prepare_sleep(struct loop *l)
 	return due_ns > now_ns ? due_ns - now_ns : 0;
 }
 
+/* Last, when everything else of this iteration has been started. */
+static void write_now(struct loop *l)
+{
+	struct loop_op *op;
+
+	while ((op = l->writes)) {
+		l->writes = op->next;
+		atomic_store(&l->waiting, true);
+		l->io->ops->write_now(l, op);
+		loop_woke(l);
+	}
+}
+
 void loop_iterate(struct loop *l, bool may_wait)
 {
 	struct loop *outer = current;
@@ -518,6 +531,7 @@ void loop_iterate(struct loop *l, bool may_wait)
 	deliver_mail(l);
 	fire_timers(l);
 	run_tasks(l);
+	write_now(l);
 	if (l->owed_count && l->now_ns - l->owed_since_ns >= OWED_NS)
 		pay_owed(l);
 	current = outer;
@@ -608,7 +622,12 @@ void loop_write_durable_now(struct loop *l, struct loop_op *op,
 {
 	disk_op_init(l, op, file, unconst(buf), len, offset,
 		     ENGINE_WRITE_DURABLE);
-	l->io->ops->write_now(l, op);
+	if (current != l) {
+		l->io->ops->write_now(l, op);
+		return;
+	}
+	op->next = l->writes;
+	l->writes = op;
 }
 
 void loop_write(struct loop *l, struct loop_op *op, struct io_file *file,

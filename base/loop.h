@@ -140,11 +140,12 @@ void loop_read(struct loop *, struct loop_op *, struct io_file *, void *buf,
 void loop_write_durable(struct loop *, struct loop_op *, struct io_file *,
 			const void *buf, size_t len, uint64_t offset);
 /* The same for a small one that the caller has nothing to do but to wait for:
- * its thread waits in the kernel, and done() follows without a wait, in this
- * iteration or the next one.  That saves the wake-ups between the disk's
- * interrupt, a worker of the kernel and the loop; meanwhile the loop does
- * nothing else, so it is for devices that answer in a fraction of a
- * millisecond.  What the loop has started before is on its way. */
+ * its thread waits in the kernel, at the end of this iteration (outside of one:
+ * at once), and done() follows without a wait in the next one.  That saves the
+ * wake-ups between the disk's interrupt, a worker of the kernel and the loop;
+ * meanwhile the loop does nothing else, so it is for devices that answer in a
+ * fraction of a millisecond.  What the loop has started before is on its way.
+ */
 void loop_write_durable_now(struct loop *, struct loop_op *, struct io_file *,
 			    const void *buf, size_t len, uint64_t offset);
 /* Plain write, not durable by itself; for zeroing ahead. */

@@ -361,7 +361,10 @@ void log_prepare_free(struct log_prepare *p)
 	loop_free(p->loop);
 	/* A published segment that the writer never took stays; the next
 	 * start finds that it is outside the history and removes it. */
-	log_sink_close(p->sink);
+	if (p->zeroing)
+		log_sink_abandon(p->log, p->sink);
+	else
+		log_sink_close(p->sink);
 	io_buffer_free(p->zeros);
 	free(p);
 }

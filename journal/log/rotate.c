@@ -98,14 +98,11 @@ int log_rotate_room(struct log_writer *w, uint64_t bytes)
 	return w->log->no_reserve ? -ENOSPC : 0;
 }
 
-/* On a network file system zeros are bytes to send, before anybody is served,
- * and what blocks are to the server is its own affair. */
-static uint64_t start_zeros(const struct log *log, uint64_t bytes)
+static bool is_network(const struct log *log)
 {
 	struct io_fs fs;
 
-	return io_fs_info(log->io, log->options.dir, &fs) || !fs.network ? bytes
-									 : 0;
+	return !io_fs_info(log->io, log->options.dir, &fs) && fs.network;
 }
 
 int log_rotate_start(struct log_writer *w)
@@ -115,9 +112,9 @@ int log_rotate_start(struct log_writer *w)
 		base_min(log->options.segment_bytes, FIRST_SEGMENT_BYTES);
 	uint64_t key = log_segment_key(log->epoch, w->next_sequence++);
 	struct log_sink *sink;
-	uint64_t zeros;
 	int err;
 
+	w->network = is_network(log);
 	err = log_sink_begin(log, key, bytes, &sink);
 	while ((err == -ENOSPC || err == -EDQUOT) &&
 	       bytes / 2 >= LOG_SEGMENT_BYTES_MIN) {
@@ -127,9 +124,10 @@ int log_rotate_start(struct log_writer *w)
 	if (err)
 		return err;
 	memset(w->plain, 0, LOG_FRAME_BYTES_MAX);
-	zeros = start_zeros(log, bytes);
-	for (uint64_t at = IO_BLOCK; !err && at < zeros;) {
-		uint64_t len = base_min(LOG_FRAME_BYTES_MAX, zeros - at);
+	/* Zeros would be bytes to send before anybody is served, and what
+	 * blocks are to a server is its own affair. */
+	for (uint64_t at = IO_BLOCK; !w->network && !err && at < bytes;) {
+		uint64_t len = base_min(LOG_FRAME_BYTES_MAX, bytes - at);
 
 		err = log_sink_zero(sink, w->plain, at, len);
 		at += len;

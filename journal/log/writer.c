@@ -93,7 +93,8 @@ static void idle_called(struct loop_mail *mail)
  * for a while there has been one record at a time, and the device is fast. */
 static bool writer_is_alone(const struct log_writer *w)
 {
-	return w->lone_frames > LONE_AFTER && w->lone_us <= LONE_US_MAX;
+	return !w->network && w->lone_frames > LONE_AFTER &&
+	       w->lone_us <= LONE_US_MAX;
 }
 
 static void slot_begin(struct log_writer *w, struct log_slot *s)
@@ -179,14 +180,19 @@ static void stats_commit(struct log *log, const struct log_slot *s,
 	st->commit_us_total += us;
 }
 
-/* One that took very long counts for a few, not for many. */
+/* After one that took very long none is waited for until some twenty have been
+ * quick. */
 static void writer_learn(struct log_writer *w, const struct log_slot *s,
 			 uint64_t now_ns)
 {
-	uint64_t us = base_min((now_ns - s->built_ns) / 1000, LONE_US_CAP);
+	uint64_t us = (now_ns - s->built_ns) / 1000;
 
 	if (s->frame.record_count != 1)
 		return;
+	if (us >= LONE_US_CAP) {
+		w->lone_us = LONE_US_CAP;
+		return;
+	}
 	w->lone_us -= w->lone_us / 8;
 	w->lone_us += (uint32_t)us / 8;
 }
