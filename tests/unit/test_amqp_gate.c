@@ -39,12 +39,13 @@ static enum gate_verdict verdict_of(uint8_t code, struct rest r, bool wide,
 {
 	uint8_t frame[256] = {[4] = 2, [9] = WIRE_CODE_ULONG1, [10] = code};
 	size_t len = wide ? 20 : 14, passed;
+	struct gate_news news;
 	struct gate_error e;
 
 	gate_init(ret, 65536, 7, 10);
-	assert_int_equal(
-		gate_scan(ret, opening, sizeof(opening) - 1, &passed, &e),
-		GATE_PASS);
+	assert_int_equal(gate_scan(ret, opening, sizeof(opening) - 1, &passed,
+				   &news, &e),
+			 GATE_PASS);
 	assert_int_equal(passed, sizeof(opening) - 1);
 	assert_true(len + r.len <= sizeof(frame));
 	frame[11] = wide ? WIRE_CODE_LIST4 : WIRE_CODE_LIST1;
@@ -58,7 +59,7 @@ static enum gate_verdict verdict_of(uint8_t code, struct rest r, bool wide,
 	memcpy(frame + len, r.bytes, r.len);
 	len += r.len;
 	wire_put32(frame, (uint32_t)len);
-	return gate_scan(ret, frame, len, &passed, &e);
+	return gate_scan(ret, frame, len, &passed, &news, &e);
 }
 
 /* The same by a short and by a long list. */
@@ -142,6 +143,7 @@ TEST("what follows a delivery's first transfer needs no number")
 			     [11] = WIRE_CODE_LIST1,
 			     [12] = 7,
 			     [13] = 6};
+	struct gate_news news;
 	struct gate_error e;
 	struct gate g;
 	size_t len;
@@ -151,9 +153,9 @@ TEST("what follows a delivery's first transfer needs no number")
 				    REST("\x43\x43\x40\x40\x40\x41", 6), false,
 				    &g),
 			 GATE_PASS);
-	assert_int_equal(gate_scan(&g, frame, sizeof(frame), &len, &e),
+	assert_int_equal(gate_scan(&g, frame, sizeof(frame), &len, &news, &e),
 			 GATE_PASS);
-	assert_int_equal(gate_scan(&g, frame, sizeof(frame), &len, &e),
+	assert_int_equal(gate_scan(&g, frame, sizeof(frame), &len, &news, &e),
 			 GATE_BAD);
 	assert_int_equal(g.transfers, 2);
 	gate_fini(&g);
@@ -164,7 +166,7 @@ TEST("what follows a delivery's first transfer needs no number")
 					 10),
 				    false, &g),
 			 GATE_PASS);
-	assert_int_equal(gate_scan(&g, frame, sizeof(frame), &len, &e),
+	assert_int_equal(gate_scan(&g, frame, sizeof(frame), &len, &news, &e),
 			 GATE_BAD);
 	gate_fini(&g);
 }
@@ -221,6 +223,7 @@ TEST("a performative that is no list does not pass, however it is named")
 		"\x43";
 	static const uint8_t empty[] =
 		"\x00\x00\x00\x0c\x02\x00\x00\x00\x00\x53\x14\x45";
+	struct gate_news news;
 	struct gate_error e;
 	struct gate g;
 	size_t len;
@@ -228,13 +231,14 @@ TEST("a performative that is no list does not pass, however it is named")
 	assert_int_equal(verdict_of(TRANSFER, REST("\x43\x43", 2), false, &g),
 			 GATE_PASS);
 	assert_int_equal(
-		gate_scan(&g, by_ulong, sizeof(by_ulong) - 1, &len, &e),
+		gate_scan(&g, by_ulong, sizeof(by_ulong) - 1, &len, &news, &e),
 		GATE_PASS);
 	assert_int_equal(len, sizeof(by_ulong) - 1);
-	assert_int_equal(gate_scan(&g, map, sizeof(map) - 1, &len, &e),
+	assert_int_equal(gate_scan(&g, map, sizeof(map) - 1, &len, &news, &e),
 			 GATE_BAD);
-	assert_int_equal(gate_scan(&g, empty, sizeof(empty) - 1, &len, &e),
-			 GATE_BAD);
+	assert_int_equal(
+		gate_scan(&g, empty, sizeof(empty) - 1, &len, &news, &e),
+		GATE_BAD);
 	gate_fini(&g);
 }
 

@@ -457,6 +457,7 @@ static void process_input(struct connection *c)
 {
 	while (c->have && c->state != CONNECTION_DEAD) {
 		pn_rwbytes_t b = pn_connection_driver_read_buffer(&c->driver);
+		struct gate_news news;
 		struct gate_error e;
 		enum gate_verdict verdict;
 		size_t len;
@@ -466,10 +467,9 @@ static void process_input(struct connection *c)
 			return;
 		}
 		verdict = gate_scan(&c->gate, (const uint8_t *)b.start, c->have,
-				    &len, &e);
+				    &len, &news, &e);
 		if (len) {
-			pn_connection_driver_read_done(&c->driver, len);
-			endpoint_dispatch(c);
+			endpoint_input(c, len, &news);
 			memmove(b.start, b.start + len, c->have - len);
 			c->have -= len;
 		}

@@ -43,7 +43,10 @@ void gate_init(struct gate *g, uint32_t frame_bytes_max, uint16_t channel_max,
 void gate_fini(struct gate *g)
 {
 	free(g->handles);
+	free(g->attached);
 	g->handles = NULL;
+	g->attached = NULL;
+	g->handle_capacity = g->attached_capacity = 0;
 }
 
 void gate_authenticated(struct gate *g)
@@ -143,6 +146,68 @@ static void handles_remove_channel(struct gate *g, uint16_t channel)
 		else
 			i++;
 	}
+}
+
+/* ---- whose links they are ---- */
+
+static int attached_push(struct gate *g, uint64_t key)
+{
+	if (g->attached_count == g->attached_capacity) {
+		uint32_t capacity =
+			g->attached_capacity ? g->attached_capacity * 2 : 16;
+		uint64_t *more = realloc(g->attached, capacity * sizeof(*more));
+
+		if (!more)
+			return -ENOMEM;
+		g->attached = more;
+		g->attached_capacity = capacity;
+	}
+	g->attached[g->attached_count++] = key;
+	return 0;
+}
+
+bool gate_next_attach(struct gate *g, uint64_t *ret_key)
+{
+	if (g->attached_at == g->attached_count)
+		return false;
+	*ret_key = g->attached[g->attached_at++];
+	return true;
+}
+
+void gate_forget_attaches(struct gate *g)
+{
+	g->attached_at = g->attached_count = 0;
+}
+
+void gate_own(struct gate *g, uint64_t key, void *owner)
+{
+	struct gate_handle *h = handle_find(g, key);
+
+	if (h)
+		h->owner = owner;
+}
+
+void gate_disown(struct gate *g, uint64_t key, const void *owner)
+{
+	struct gate_handle *h = handle_find(g, key);
+
+	if (h && h->owner == owner)
+		h->owner = NULL;
+}
+
+static void touch(struct gate *g, struct gate_handle *h, uint8_t what,
+		  struct gate_news *news)
+{
+	if (!h->owner) {
+		news->other = true;
+		return;
+	}
+	if (h->scan != g->scan) {
+		h->scan = g->scan;
+		h->news = 0;
+		news->touched[news->touched_count++] = h;
+	}
+	h->news |= what;
 }
 
 static bool channel_used(const struct gate *g, uint16_t channel)
@@ -350,7 +415,7 @@ static int pass_attach(struct gate *g, uint16_t channel, struct fields *f,
 	if (g->handle_count >= g->link_max)
 		FAIL(e, "amqp:resource-limit-exceeded",
 		     "too many links on this connection");
-	if (handle_add(g, key, !role.u))
+	if (handle_add(g, key, !role.u) || attached_push(g, key))
 		FAIL(e, "amqp:internal-error", "out of memory");
 	return 0;
 }
@@ -371,7 +436,7 @@ static int pass_detach(struct gate *g, uint16_t channel, struct fields *f,
 }
 
 static int pass_transfer(struct gate *g, uint16_t channel, struct fields *f,
-			 struct gate_error *e)
+			 struct gate_news *news, struct gate_error *e)
 {
 	uint32_t handle, id, format;
 	struct wire tag;
@@ -404,12 +469,14 @@ static int pass_transfer(struct gate *g, uint16_t channel, struct fields *f,
 		     "the first transfer of a delivery has no delivery-id");
 	h->partial = more && !aborted;
 	g->transfers++;
+	touch(g, h, GATE_TRANSFER, news);
 	return 0;
 }
 
 static int pass_flow(struct gate *g, uint16_t channel, struct fields *f,
-		     struct gate_error *e)
+		     struct gate_news *news, struct gate_error *e)
 {
+	struct gate_handle *h = NULL;
 	uint32_t handle, v;
 	bool has_handle, flag;
 
@@ -417,7 +484,9 @@ static int pass_flow(struct gate *g, uint16_t channel, struct fields *f,
 	    next_uint(f, true, &v, NULL) || next_uint(f, true, &v, NULL) ||
 	    next_uint(f, false, &handle, &has_handle))
 		FAIL(e, decode_error, "malformed flow");
-	if (has_handle && !handle_find(g, (uint64_t)channel << 32 | handle))
+	if (has_handle)
+		h = handle_find(g, (uint64_t)channel << 32 | handle);
+	if (has_handle && !h)
 		FAIL(e, "amqp:session:unattached-handle", "no such handle");
 	for (int i = 0; i < 3; i++) /* delivery-count, credit, available */
 		if (next_uint(f, false, &v, NULL))
@@ -425,6 +494,8 @@ static int pass_flow(struct gate *g, uint16_t channel, struct fields *f,
 	if (next_bool(f, false, &flag) || next_bool(f, false, &flag) ||
 	    next_rest(f) || wire_left(&f->in))
 		FAIL(e, decode_error, "malformed flow");
+	if (h)
+		touch(g, h, GATE_FLOW, news);
 	return 0;
 }
 
@@ -458,12 +529,22 @@ static int pass_open(struct fields *f, struct gate_error *e)
 }
 
 static int pass_performative(struct gate *g, uint64_t code, uint16_t channel,
-			     struct fields *f, struct gate_error *e)
+			     struct fields *f, struct gate_news *news,
+			     struct gate_error *e)
 {
 	if (g->phase == GATE_OPEN && code != P_OPEN && code != P_CLOSE)
 		FAIL(e, not_allowed, "the first frame must be an open");
 	if (code >= P_ATTACH && code <= P_END && !channel_used(g, channel))
 		FAIL(e, not_allowed, "no session on this channel");
+	if (code == P_TRANSFER)
+		return pass_transfer(g, channel, f, news, e);
+	if (code == P_FLOW)
+		return pass_flow(g, channel, f, news, e);
+	if (code == P_DISPOSITION) {
+		news->dispositions = true;
+		return pass_disposition(f, e);
+	}
+	news->other = true;
 	switch (code) {
 	case P_OPEN:
 		if (g->phase != GATE_OPEN)
@@ -476,12 +557,6 @@ static int pass_performative(struct gate *g, uint64_t code, uint16_t channel,
 		return pass_begin(g, channel, f, e);
 	case P_ATTACH:
 		return pass_attach(g, channel, f, e);
-	case P_FLOW:
-		return pass_flow(g, channel, f, e);
-	case P_TRANSFER:
-		return pass_transfer(g, channel, f, e);
-	case P_DISPOSITION:
-		return pass_disposition(f, e);
 	case P_DETACH:
 		return pass_detach(g, channel, f, e);
 	case P_END:
@@ -523,7 +598,7 @@ static int open_performative(const uint8_t *data, size_t len, uint64_t *ret,
 
 /* One whole frame. */
 static int pass_frame(struct gate *g, const uint8_t *frame, uint32_t len,
-		      struct gate_error *e)
+		      struct gate_news *news, struct gate_error *e)
 {
 	size_t offset = 4u * frame[4];
 	uint16_t channel = (uint16_t)(frame[6] << 8 | frame[7]);
@@ -544,7 +619,8 @@ static int pass_frame(struct gate *g, const uint8_t *frame, uint32_t len,
 	if (open_performative(frame + offset, len - offset, &code, &f, e))
 		return -E_CORRUPT;
 	if (!sasl)
-		return pass_performative(g, code, channel, &f, e);
+		return pass_performative(g, code, channel, &f, news, e);
+	news->other = true;
 	if (code != P_SASL_INIT || next_kind(&f, WIRE_SYMBOL, true, &v))
 		FAIL(e, framing_error, "expected a sasl-init frame");
 	g->phase = GATE_SASL_ANSWER;
@@ -575,11 +651,15 @@ static int pass_header(struct gate *g, const uint8_t *data, size_t len)
 }
 
 enum gate_verdict gate_scan(struct gate *g, const uint8_t *data, size_t len,
-			    size_t *ret_len, struct gate_error *ret_error)
+			    size_t *ret_len, struct gate_news *ret_news,
+			    struct gate_error *ret_error)
 {
 	size_t done = 0;
 
 	*ret_len = 0;
+	ret_news->other = ret_news->dispositions = false;
+	ret_news->frames = ret_news->touched_count = 0;
+	g->scan++;
 	while (done < len) {
 		const uint8_t *p = data + done;
 		size_t left = len - done;
@@ -598,6 +678,7 @@ enum gate_verdict gate_scan(struct gate *g, const uint8_t *data, size_t len,
 				return GATE_PASS;
 			done += GATE_HEADER_BYTES;
 			*ret_len = done;
+			ret_news->other = true;
 			continue;
 		}
 		if (left < 4)
@@ -609,10 +690,14 @@ enum gate_verdict gate_scan(struct gate *g, const uint8_t *data, size_t len,
 			return GATE_BAD;
 		if (left < size)
 			return GATE_PASS;
-		if (pass_frame(g, p, size, ret_error))
+		/* Room in the list first; the rest is another scan's. */
+		if (ret_news->touched_count == GATE_TOUCHED_MAX)
+			return GATE_PASS;
+		if (pass_frame(g, p, size, ret_news, ret_error))
 			return GATE_BAD;
 		done += size;
 		*ret_len = done;
+		ret_news->frames++;
 	}
 	return g->phase == GATE_SASL_ANSWER ? GATE_PAUSE : GATE_PASS;
 }

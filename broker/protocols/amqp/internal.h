@@ -94,6 +94,8 @@ struct connection {
 	/* input: bytes of an unfinished frame lie at the start of Proton's
 	 * input buffer, which is otherwise empty */
 	size_t have, want, asked;
+	bool quiet;	   /* without Proton's events: see endpoint.c */
+	uint32_t calm;	   /* frames since there was a need for them */
 	uint8_t sink[512]; /* for what a closed connection still sends */
 	struct loop_op recv_op, send_op;
 	/* output */
@@ -158,6 +160,9 @@ struct session {
 	bool received; /* transfers, since its window was last renewed */
 };
 
+/* Give Proton len bytes of its input buffer, in which the gate has seen `news`,
+ * and handle what comes of them. */
+void endpoint_input(struct connection *, size_t len, const struct gate_news *);
 /* Handle every event that Proton has. */
 void endpoint_dispatch(struct connection *);
 /* Proton's part of everything ends; the core is told. */
@@ -176,7 +181,8 @@ struct link {
 	struct list node; /* session->links; self-linked when that is gone */
 	struct connection *connection;
 	struct session *session;
-	pn_link_t *pn; /* NULL: Proton's part is over */
+	pn_link_t *pn;	     /* NULL: Proton's part is over */
+	uint64_t handle_key; /* the gate's, when it knows whose link it is */
 	enum link_core core;
 	bool sender;	    /* ours: a link_out */
 	bool remote_gone;   /* the peer has detached */

@@ -56,6 +56,7 @@ static void let_go(struct link *l)
 	pn_link_t *pn = l->pn;
 
 	pn_link_set_context(pn, NULL);
+	gate_disown(&l->connection->gate, l->handle_key, l);
 	l->pn = NULL;
 	pn_link_free(pn);
 	pn_decref(pn);
@@ -96,8 +97,10 @@ void link_forget(struct link *l, bool failed)
 {
 	pn_link_t *pn = l->pn;
 
-	if (pn)
+	if (pn) {
 		pn_link_set_context(pn, NULL);
+		gate_disown(&l->connection->gate, l->handle_key, l);
+	}
 	link_leave_core(l, failed);
 	l->pn = NULL;
 	if (pn)
