@@ -27,6 +27,15 @@ struct send_buffer {
 	uint8_t data[AMQP_SEND_BYTES];
 };
 
+#define AMQP_SETTLED_MAX 1022u
+
+/* Deliveries that were settled since Proton's output was last taken. */
+struct settled {
+	struct settled *next;
+	uint32_t count;
+	pn_delivery_t *deliveries[AMQP_SETTLED_MAX];
+};
+
 /* What the connections of one shard share. */
 struct amqp_shard {
 	struct amqp *amqp;
@@ -35,6 +44,8 @@ struct amqp_shard {
 	struct list connections;
 	struct send_buffer *free_buffers;
 	unsigned free_buffer_count;
+	struct settled *free_settled;
+	unsigned free_settled_count;
 	uint8_t *scratch; /* for rewritten beginnings of messages */
 	size_t scratch_bytes;
 	struct loop_mail close_mail;
@@ -57,6 +68,9 @@ struct amqp {
 /* NULL without memory.  At most one for each connection that is sending. */
 struct send_buffer *amqp_buffer_take(struct amqp_shard *);
 void amqp_buffer_give(struct amqp_shard *, struct send_buffer *);
+/* The same of these; at most one for each connection. */
+struct settled *amqp_settled_take(struct amqp_shard *);
+void amqp_settled_give(struct amqp_shard *, struct settled *);
 /* At least len bytes, until the next call on this shard; NULL without memory.
  */
 uint8_t *amqp_scratch(struct amqp_shard *, size_t len);
@@ -101,6 +115,7 @@ struct connection {
 	/* output */
 	struct send_buffer *out;
 	size_t out_len, out_at;
+	struct settled *settled; /* NULL: none */
 	uint64_t fed; /* payload bytes given to Proton, not known to be sent */
 	struct list hungry; /* link_out that hold deliveries */
 	struct loop_task flush_task;
@@ -124,6 +139,8 @@ void connection_break(struct connection *);
 /* As connection_close(), when the publications in flight have been settled or
  * half of the patience is over. */
 void connection_drain(struct connection *);
+/* Settle a delivery; Proton's afterwards. */
+void connection_settle(struct connection *, pn_delivery_t *);
 /* A publication has been settled. */
 void connection_settled(struct connection *);
 /* Proton has found an error and closed. */

@@ -48,7 +48,7 @@ static void answer(struct link_in *in, pn_delivery_t *d, uint64_t state)
 	/* Settle mode second: the sender settles first. */
 	if (pn_link_rcv_settle_mode(in->link.pn) != PN_RCV_SECOND ||
 	    pn_delivery_settled(d))
-		pn_delivery_settle(d);
+		connection_settle(in->link.connection, d);
 	connection_wake(in->link.connection);
 }
 
@@ -222,7 +222,7 @@ static void publish(struct link_in *in, pn_delivery_t *d, struct message *m)
 	if (m->context)
 		pn_link_advance(in->link.pn);
 	else
-		pn_delivery_settle(d);
+		connection_settle(in->link.connection, d);
 	started(in);
 	producer_publish(&in->producer, m, in->anonymous ? to : NULL);
 }
@@ -384,7 +384,7 @@ static void finish_upload(struct link_in *in, pn_delivery_t *d)
 	if (context)
 		pn_link_advance(in->link.pn);
 	else
-		pn_delivery_settle(d);
+		connection_settle(in->link.connection, d);
 	started(in);
 	upload_finish(upload, &in->props, to, context);
 	free(to);
