@@ -65,6 +65,12 @@ static int scan_header(struct wire *w, struct sections *s)
 	if (wire_read_list(w, &in, &count))
 		return -E_CORRUPT;
 	for (uint32_t i = 0; i < count; i++) {
+		/* Most have this field alone. */
+		if (i == 0 && wire_left(&in) && *in.p == WIRE_CODE_TRUE) {
+			s->durable = true;
+			in.p++;
+			continue;
+		}
 		if (wire_read(&in, &v))
 			return -E_CORRUPT;
 		if (v.kind == WIRE_NULL)
