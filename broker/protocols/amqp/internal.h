@@ -139,7 +139,9 @@ void connection_break(struct connection *);
 /* As connection_close(), when the publications in flight have been settled or
  * half of the patience is over. */
 void connection_drain(struct connection *);
-/* Settle a delivery; Proton's afterwards. */
+/* Settle a whole delivery that has come in; Proton's afterwards.  Not for what
+ * goes out: Proton would take one that it has settled, and we still hold, for
+ * one that is yet to be sent, and not answer a drain. */
 void connection_settle(struct connection *, pn_delivery_t *);
 /* A publication has been settled. */
 void connection_settled(struct connection *);

@@ -275,7 +275,7 @@ static void sent(struct link_out *out, struct delivery *d, pn_delivery_t *pn)
 
 	if (out->presettled) {
 		pn_delivery_set_context(pn, NULL);
-		connection_settle(out->link.connection, pn); /* advances too */
+		pn_delivery_settle(pn); /* advances too */
 		count_settled(out, d);
 		settle(out, d, OUTCOME_ACCEPTED);
 	} else {
@@ -481,7 +481,7 @@ static void on_confirmed(struct consumer *consumer, void *context, int err)
 		return;
 	pn_delivery_update(pn,
 			   err ? PN_RELEASED : pn_delivery_remote_state(pn));
-	connection_settle(out->link.connection, pn);
+	pn_delivery_settle(pn);
 	connection_wake(out->link.connection);
 }
 
@@ -584,7 +584,7 @@ void link_out_updated(struct link *l, pn_delivery_t *pn)
 	pn_delivery_set_context(pn, NULL);
 	count_settled(out, d);
 	if (pn_delivery_settled(pn)) {
-		connection_settle(out->link.connection, pn);
+		pn_delivery_settle(pn);
 	} else {
 		/* The peer waits for us: settle when it is durable. */
 		s.confirm = true;
