@@ -46,6 +46,11 @@ static inline void base_cpu_relax(void)
 /* Give what malloc() keeps for later back to the kernel, where it can.  Takes
  * milliseconds: for when nothing else is to be done. */
 void base_memory_trim(void);
+/* Let the calling thread's heap grow by BASE_AHEAD_BYTES at once, where there
+ * is less in it.  By itself malloc() grows the heap of every thread but the
+ * first by single pages, with a system call for each. */
+#define BASE_AHEAD_BYTES (96u * 1024u)
+void base_memory_ahead(void);
 
 /* Our own mistakes stop the process, in release builds too.  Bytes from a
  * disk, a peer or an operator are checked and answered with an error, never

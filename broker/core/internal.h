@@ -295,6 +295,8 @@ struct shard {
 	uint32_t reclaim_vain;	    /* queues asked since one gave something */
 	uint64_t reclaim_rest_ns;   /* none had anything: not before */
 	int64_t memory_delta;	    /* not yet in core->memory_bytes */
+	uint64_t memory_made;	    /* bytes of messages, for message.c */
+	uint64_t memory_most;	    /* what memory_bytes was at most then */
 	struct list memory_waiting; /* queues */
 	struct loop_task reclaim_task;
 	struct loop_mail reclaim_mail;

@@ -33,6 +33,7 @@ enum client_flag {
 	CLIENT_FORCED = 16,   /* the broker closes everything meanwhile */
 	CLIENT_SMALL = 32,    /* the broker's limits are low */
 	CLIENT_ADMITTED = 64, /* by SASL, before everything else */
+	CLIENT_CALM = 128,    /* has said nothing new for a while */
 };
 
 struct client {
@@ -125,6 +126,15 @@ static void put_opening(void)
 	      "\x52\x20\x40\x42");
 }
 
+/* So many that the connection goes without Proton's events. */
+static void put_calm(void)
+{
+	for (int i = 0; i < 64; i++)
+		FRAME(0x13, 4,
+		      "\x43\x70\x00\x00\x03\xe8\x43\x70\x00\x00\x03\xe8");
+	put_pause();
+}
+
 /* Each: performative, channel, number of fields, their bytes, the payload's.
  * Performative 0: the fields are sent as they are, without a frame, and none
  * is a pause. */
@@ -162,6 +172,8 @@ static void put_input(struct bytes_reader *r)
 		put_opening();
 		put_pause();
 	}
+	if (client.flags & CLIENT_CALM)
+		put_calm();
 	if (client.flags & CLIENT_FRAMES)
 		put_frames(r);
 	else

@@ -122,6 +122,7 @@ static void try_connection(const uint8_t *data, size_t size)
 {
 	pn_connection_driver_t driver;
 	struct gate_error error;
+	struct gate_news news;
 	struct gate gate;
 	size_t len;
 
@@ -139,7 +140,7 @@ static void try_connection(const uint8_t *data, size_t size)
 	turn(&driver);
 	while (size) {
 		enum gate_verdict verdict =
-			gate_scan(&gate, data, size, &len, &error);
+			gate_scan(&gate, data, size, &len, &news, &error);
 		size_t done = 0;
 
 		ASSERT(len <= size);

@@ -366,6 +366,7 @@ static struct rig {
 	struct auth *auth;
 	struct amqp *amqp;
 	struct listener *listener;
+	uint32_t idle_timeout_ms; /* set before rig_up(); 0: the usual */
 } rig;
 
 static void rig_up(enum auth_anonymous policy)
@@ -385,10 +386,13 @@ static void rig_up(enum auth_anonymous policy)
 	assert_int_equal(auth_create(rig.io, &user, 1, policy, &rig.auth), 0);
 	assert_int_equal(auth_start(rig.auth), 0);
 	assert_int_equal(loop_create(rig.io, "shard", &the_core.shard.loop), 0);
-	assert_int_equal(amqp_create(&(struct amqp_options){.core = &the_core,
-							    .auth = rig.auth},
-				     &rig.amqp),
-			 0);
+	assert_int_equal(
+		amqp_create(&(struct amqp_options){.core = &the_core,
+						   .auth = rig.auth,
+						   .idle_timeout_ms =
+							   rig.idle_timeout_ms},
+			    &rig.amqp),
+		0);
 	assert_int_equal(
 		listener_create(
 			&(struct listener_options){.core = &the_core,

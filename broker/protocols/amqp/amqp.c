@@ -77,6 +77,12 @@ void amqp_free(struct amqp *a)
 			home->free_buffers = b->next;
 			free(b);
 		}
+		while (home->free_settled) {
+			struct settled *settled = home->free_settled;
+
+			home->free_settled = settled->next;
+			free(settled);
+		}
 		free(home->scratch);
 	}
 	free(a->container_id);
@@ -107,6 +113,32 @@ void amqp_buffer_give(struct amqp_shard *home, struct send_buffer *b)
 	b->next = home->free_buffers;
 	home->free_buffers = b;
 	home->free_buffer_count++;
+}
+
+struct settled *amqp_settled_take(struct amqp_shard *home)
+{
+	struct settled *settled = home->free_settled;
+
+	if (settled) {
+		home->free_settled = settled->next;
+		home->free_settled_count--;
+	} else {
+		settled = malloc(sizeof(*settled));
+	}
+	if (settled)
+		settled->count = 0;
+	return settled;
+}
+
+void amqp_settled_give(struct amqp_shard *home, struct settled *settled)
+{
+	if (home->free_settled_count >= FREE_BUFFERS_MAX) {
+		free(settled);
+		return;
+	}
+	settled->next = home->free_settled;
+	home->free_settled = settled;
+	home->free_settled_count++;
 }
 
 uint8_t *amqp_scratch(struct amqp_shard *home, size_t len)

@@ -20,6 +20,36 @@
 static void on_recv(struct loop_op *op, int res);
 static void on_send(struct loop_op *op, int res);
 
+/* ---- settling ----
+ *
+ * A settled delivery has its dispositions to write and its place in Proton's
+ * tables to leave.  Proton takes a reference and drops it again at each of
+ * these steps, to see whether that was the last, and finalizes the delivery
+ * each time for nothing.  With a reference of ours, until the output has been
+ * taken, only the last time is left.  Without memory for the list, or when that
+ * is full, it takes just longer. */
+
+void connection_settle(struct connection *c, pn_delivery_t *d)
+{
+	if (!c->settled)
+		c->settled = amqp_settled_take(c->home);
+	if (c->settled && c->settled->count < AMQP_SETTLED_MAX) {
+		pn_incref(d);
+		c->settled->deliveries[c->settled->count++] = d;
+	}
+	pn_delivery_settle(d);
+}
+
+static void release_settled(struct connection *c)
+{
+	if (!c->settled)
+		return;
+	for (uint32_t i = 0; i < c->settled->count; i++)
+		pn_decref(c->settled->deliveries[i]);
+	amqp_settled_give(c->home, c->settled);
+	c->settled = NULL;
+}
+
 /* ---- ends ---- */
 
 static void maybe_free(struct connection *c)
@@ -27,6 +57,7 @@ static void maybe_free(struct connection *c)
 	if (!c->torn || c->receiving || c->sending)
 		return;
 	if (c->socket) {
+		release_settled(c);
 		pn_connection_driver_destroy(&c->driver);
 		loop_socket_close(c->socket);
 		c->socket = NULL;
@@ -321,6 +352,7 @@ static void send_more(struct connection *c)
 	link_in_renew(c);
 	if (collect(c))
 		recount_fed(c);
+	release_settled(c);
 	if (c->out_len) {
 		send_rest(c);
 		return;
@@ -457,6 +489,7 @@ static void process_input(struct connection *c)
 {
 	while (c->have && c->state != CONNECTION_DEAD) {
 		pn_rwbytes_t b = pn_connection_driver_read_buffer(&c->driver);
+		struct gate_news news;
 		struct gate_error e;
 		enum gate_verdict verdict;
 		size_t len;
@@ -466,10 +499,9 @@ static void process_input(struct connection *c)
 			return;
 		}
 		verdict = gate_scan(&c->gate, (const uint8_t *)b.start, c->have,
-				    &len, &e);
+				    &len, &news, &e);
 		if (len) {
-			pn_connection_driver_read_done(&c->driver, len);
-			endpoint_dispatch(c);
+			endpoint_input(c, len, &news);
 			memmove(b.start, b.start + len, c->have - len);
 			c->have -= len;
 		}

@@ -43,7 +43,10 @@ void gate_init(struct gate *g, uint32_t frame_bytes_max, uint16_t channel_max,
 void gate_fini(struct gate *g)
 {
 	free(g->handles);
+	free(g->attached);
 	g->handles = NULL;
+	g->attached = NULL;
+	g->handle_capacity = g->attached_capacity = 0;
 }
 
 void gate_authenticated(struct gate *g)
@@ -145,6 +148,68 @@ static void handles_remove_channel(struct gate *g, uint16_t channel)
 	}
 }
 
+/* ---- whose links they are ---- */
+
+static int attached_push(struct gate *g, uint64_t key)
+{
+	if (g->attached_count == g->attached_capacity) {
+		uint32_t capacity =
+			g->attached_capacity ? g->attached_capacity * 2 : 16;
+		uint64_t *more = realloc(g->attached, capacity * sizeof(*more));
+
+		if (!more)
+			return -ENOMEM;
+		g->attached = more;
+		g->attached_capacity = capacity;
+	}
+	g->attached[g->attached_count++] = key;
+	return 0;
+}
+
+bool gate_next_attach(struct gate *g, uint64_t *ret_key)
+{
+	if (g->attached_at == g->attached_count)
+		return false;
+	*ret_key = g->attached[g->attached_at++];
+	return true;
+}
+
+void gate_forget_attaches(struct gate *g)
+{
+	g->attached_at = g->attached_count = 0;
+}
+
+void gate_own(struct gate *g, uint64_t key, void *owner)
+{
+	struct gate_handle *h = handle_find(g, key);
+
+	if (h)
+		h->owner = owner;
+}
+
+void gate_disown(struct gate *g, uint64_t key, const void *owner)
+{
+	struct gate_handle *h = handle_find(g, key);
+
+	if (h && h->owner == owner)
+		h->owner = NULL;
+}
+
+static void touch(struct gate *g, struct gate_handle *h, uint8_t what,
+		  struct gate_news *news)
+{
+	if (!h->owner) {
+		news->other = true;
+		return;
+	}
+	if (h->scan != g->scan) {
+		h->scan = g->scan;
+		h->news = 0;
+		news->touched[news->touched_count++] = h;
+	}
+	h->news |= what;
+}
+
 static bool channel_used(const struct gate *g, uint16_t channel)
 {
 	return channel <= g->channel_max &&
@@ -179,6 +244,130 @@ static int next_kind(struct fields *f, enum wire_kind kind, bool required,
 	if (ret->kind == WIRE_NULL)
 		return required ? -E_CORRUPT : 0;
 	return ret->kind == kind ? 0 : -E_CORRUPT;
+}
+
+/* ---- fields of the frames that come with messages ----
+ *
+ * A field of a known type has few encodings, and these frames come by the
+ * million: they are told apart here without the general reader. */
+
+/* The encoding of the next field; that of null when the list has ended. */
+static inline int next_code(struct fields *f, uint8_t *ret)
+{
+	if (!f->left) {
+		*ret = WIRE_CODE_NULL;
+		return 0;
+	}
+	if (f->in.p >= f->in.end)
+		return -E_CORRUPT;
+	f->left--;
+	*ret = *f->in.p++;
+	return 0;
+}
+
+/* *ret is 0 where the field is null; ret_present may be NULL. */
+static inline int next_uint(struct fields *f, bool required, uint32_t *ret,
+			    bool *ret_present)
+{
+	uint8_t code;
+
+	if (next_code(f, &code))
+		return -E_CORRUPT;
+	*ret = 0;
+	if (ret_present)
+		*ret_present = code != WIRE_CODE_NULL;
+	switch (code) {
+	case WIRE_CODE_UINT1:
+		if (!wire_left(&f->in))
+			return -E_CORRUPT;
+		*ret = *f->in.p++;
+		return 0;
+	case WIRE_CODE_UINT4:
+		if (wire_left(&f->in) < 4)
+			return -E_CORRUPT;
+		*ret = wire_get32(f->in.p);
+		f->in.p += 4;
+		return 0;
+	case WIRE_CODE_UINT0:
+		return 0;
+	case WIRE_CODE_NULL:
+		return required ? -E_CORRUPT : 0;
+	default:
+		return -E_CORRUPT;
+	}
+}
+
+/* Nothing where the field is null. */
+static inline int next_binary(struct fields *f, struct wire *ret)
+{
+	*ret = wire_of(NULL, 0);
+	if (!f->left)
+		return 0;
+	f->left--;
+	if (wire_left(&f->in) && *f->in.p == WIRE_CODE_NULL) {
+		f->in.p++;
+		return 0;
+	}
+	return wire_read_binary(&f->in, ret);
+}
+
+static inline int next_bool(struct fields *f, bool required, bool *ret)
+{
+	uint8_t code;
+
+	if (next_code(f, &code))
+		return -E_CORRUPT;
+	*ret = code == WIRE_CODE_TRUE;
+	switch (code) {
+	case WIRE_CODE_TRUE:
+	case WIRE_CODE_FALSE:
+		return 0;
+	case WIRE_CODE_BOOL:
+		if (!wire_left(&f->in) || *f->in.p > 1)
+			return -E_CORRUPT;
+		*ret = *f->in.p++ != 0;
+		return 0;
+	case WIRE_CODE_NULL:
+		return required ? -E_CORRUPT : 0;
+	default:
+		return -E_CORRUPT;
+	}
+}
+
+/* Whatever the field holds, every element of it is well formed. */
+static inline int next_any(struct fields *f)
+{
+	if (!f->left)
+		return 0;
+	f->left--;
+	if (wire_left(&f->in) && *f->in.p == WIRE_CODE_NULL) {
+		f->in.p++;
+		return 0;
+	}
+	return wire_check(&f->in);
+}
+
+/* A delivery's state: mostly an outcome without fields, by its number. */
+static inline int next_state(struct fields *f)
+{
+	const uint8_t *p = f->in.p;
+
+	if (f->left && wire_left(&f->in) >= 4 && p[0] == WIRE_CODE_DESCRIBED &&
+	    p[1] == WIRE_CODE_ULONG1 && p[3] == WIRE_CODE_LIST0) {
+		f->left--;
+		f->in.p += 4;
+		return 0;
+	}
+	return next_any(f);
+}
+
+/* Fields that the protocol does not know yet. */
+static inline int next_rest(struct fields *f)
+{
+	while (f->left)
+		if (next_any(f))
+			return -E_CORRUPT;
+	return 0;
 }
 
 #define FAIL(e, c, t)                                                          \
@@ -226,7 +415,7 @@ static int pass_attach(struct gate *g, uint16_t channel, struct fields *f,
 	if (g->handle_count >= g->link_max)
 		FAIL(e, "amqp:resource-limit-exceeded",
 		     "too many links on this connection");
-	if (handle_add(g, key, !role.u))
+	if (handle_add(g, key, !role.u) || attached_push(g, key))
 		FAIL(e, "amqp:internal-error", "out of memory");
 	return 0;
 }
@@ -247,75 +436,78 @@ static int pass_detach(struct gate *g, uint16_t channel, struct fields *f,
 }
 
 static int pass_transfer(struct gate *g, uint16_t channel, struct fields *f,
-			 struct gate_error *e)
+			 struct gate_news *news, struct gate_error *e)
 {
-	struct wire_value handle, id, tag, v, more, aborted;
+	uint32_t handle, id, format;
+	struct wire tag;
+	struct wire_value mode;
+	bool has_id, settled, more, aborted, flag;
 	struct gate_handle *h;
 
-	if (next_kind(f, WIRE_UINT, true, &handle) ||
-	    next_kind(f, WIRE_UINT, false, &id) ||
-	    next_kind(f, WIRE_BINARY, false, &tag) ||
-	    next_kind(f, WIRE_UINT, false, &v) ||
-	    next_kind(f, WIRE_BOOL, false, &v) ||
-	    next_kind(f, WIRE_BOOL, false, &more))
+	if (next_uint(f, true, &handle, NULL) ||
+	    next_uint(f, false, &id, &has_id) || next_binary(f, &tag) ||
+	    next_uint(f, false, &format, NULL) ||
+	    next_bool(f, false, &settled) || next_bool(f, false, &more))
 		FAIL(e, decode_error, "malformed transfer");
-	if (tag.len > TAG_BYTES_MAX)
+	if (wire_left(&tag) > TAG_BYTES_MAX)
 		FAIL(e, "amqp:invalid-field",
 		     "a delivery tag has more than 32 bytes");
-	if (next_kind(f, WIRE_UBYTE, false, &v)) /* rcv-settle-mode */
+	aborted = false;
+	/* Few have more: rcv-settle-mode, state, resume, aborted, batchable */
+	if (f->left &&
+	    (next_kind(f, WIRE_UBYTE, false, &mode) || next_state(f) ||
+	     next_bool(f, false, &flag) || next_bool(f, false, &aborted) ||
+	     next_bool(f, false, &flag) || next_rest(f)))
 		FAIL(e, decode_error, "malformed transfer");
-	if (f->left) { /* state, which may be described */
-		f->left--;
-		if (wire_check(&f->in))
-			FAIL(e, decode_error, "malformed transfer");
-	}
-	if (next_kind(f, WIRE_BOOL, false, &v) ||
-	    next_kind(f, WIRE_BOOL, false, &aborted))
-		FAIL(e, decode_error, "malformed transfer");
-	h = handle_find(g, (uint64_t)channel << 32 | (uint32_t)handle.u);
+	h = handle_find(g, (uint64_t)channel << 32 | handle);
 	if (!h)
 		FAIL(e, "amqp:session:unattached-handle", "no such handle");
 	if (!h->sender)
 		FAIL(e, not_allowed, "transfer on a receiving link");
-	if (!h->partial && id.kind == WIRE_NULL)
+	if (!h->partial && !has_id)
 		FAIL(e, "amqp:invalid-field",
 		     "the first transfer of a delivery has no delivery-id");
-	h->partial = more.u && !aborted.u;
+	h->partial = more && !aborted;
 	g->transfers++;
+	touch(g, h, GATE_TRANSFER, news);
 	return 0;
 }
 
 static int pass_flow(struct gate *g, uint16_t channel, struct fields *f,
-		     struct gate_error *e)
+		     struct gate_news *news, struct gate_error *e)
 {
-	struct wire_value v, handle;
+	struct gate_handle *h = NULL;
+	uint32_t handle, v;
+	bool has_handle, flag;
 
-	if (next_kind(f, WIRE_UINT, false, &v) ||
-	    next_kind(f, WIRE_UINT, true, &v) ||
-	    next_kind(f, WIRE_UINT, true, &v) ||
-	    next_kind(f, WIRE_UINT, true, &v) ||
-	    next_kind(f, WIRE_UINT, false, &handle))
+	if (next_uint(f, false, &v, NULL) || next_uint(f, true, &v, NULL) ||
+	    next_uint(f, true, &v, NULL) || next_uint(f, true, &v, NULL) ||
+	    next_uint(f, false, &handle, &has_handle))
 		FAIL(e, decode_error, "malformed flow");
-	if (handle.kind == WIRE_UINT &&
-	    !handle_find(g, (uint64_t)channel << 32 | (uint32_t)handle.u))
+	if (has_handle)
+		h = handle_find(g, (uint64_t)channel << 32 | handle);
+	if (has_handle && !h)
 		FAIL(e, "amqp:session:unattached-handle", "no such handle");
 	for (int i = 0; i < 3; i++) /* delivery-count, credit, available */
-		if (next_kind(f, WIRE_UINT, false, &v))
+		if (next_uint(f, false, &v, NULL))
 			FAIL(e, decode_error, "malformed flow");
-	if (next_kind(f, WIRE_BOOL, false, &v) ||
-	    next_kind(f, WIRE_BOOL, false, &v))
+	if (next_bool(f, false, &flag) || next_bool(f, false, &flag) ||
+	    next_rest(f) || wire_left(&f->in))
 		FAIL(e, decode_error, "malformed flow");
+	if (h)
+		touch(g, h, GATE_FLOW, news);
 	return 0;
 }
 
 static int pass_disposition(struct fields *f, struct gate_error *e)
 {
-	struct wire_value v;
+	uint32_t v;
+	bool flag;
 
-	if (next_kind(f, WIRE_BOOL, true, &v) ||
-	    next_kind(f, WIRE_UINT, true, &v) ||
-	    next_kind(f, WIRE_UINT, false, &v) ||
-	    next_kind(f, WIRE_BOOL, false, &v))
+	if (next_bool(f, true, &flag) || next_uint(f, true, &v, NULL) ||
+	    next_uint(f, false, &v, NULL) || next_bool(f, false, &flag) ||
+	    next_state(f) || next_bool(f, false, &flag) || next_rest(f) ||
+	    wire_left(&f->in))
 		FAIL(e, decode_error, "malformed disposition");
 	return 0;
 }
@@ -337,12 +529,22 @@ static int pass_open(struct fields *f, struct gate_error *e)
 }
 
 static int pass_performative(struct gate *g, uint64_t code, uint16_t channel,
-			     struct fields *f, struct gate_error *e)
+			     struct fields *f, struct gate_news *news,
+			     struct gate_error *e)
 {
 	if (g->phase == GATE_OPEN && code != P_OPEN && code != P_CLOSE)
 		FAIL(e, not_allowed, "the first frame must be an open");
 	if (code >= P_ATTACH && code <= P_END && !channel_used(g, channel))
 		FAIL(e, not_allowed, "no session on this channel");
+	if (code == P_TRANSFER)
+		return pass_transfer(g, channel, f, news, e);
+	if (code == P_FLOW)
+		return pass_flow(g, channel, f, news, e);
+	if (code == P_DISPOSITION) {
+		news->dispositions = true;
+		return pass_disposition(f, e);
+	}
+	news->other = true;
 	switch (code) {
 	case P_OPEN:
 		if (g->phase != GATE_OPEN)
@@ -355,12 +557,6 @@ static int pass_performative(struct gate *g, uint64_t code, uint16_t channel,
 		return pass_begin(g, channel, f, e);
 	case P_ATTACH:
 		return pass_attach(g, channel, f, e);
-	case P_FLOW:
-		return pass_flow(g, channel, f, e);
-	case P_TRANSFER:
-		return pass_transfer(g, channel, f, e);
-	case P_DISPOSITION:
-		return pass_disposition(f, e);
 	case P_DETACH:
 		return pass_detach(g, channel, f, e);
 	case P_END:
@@ -375,14 +571,38 @@ static int pass_performative(struct gate *g, uint64_t code, uint16_t channel,
 	}
 }
 
+/* The performative's code and its fields; every field of it is well formed,
+ * or it is of a kind of which pass_performative() looks at each. */
+static int open_performative(const uint8_t *data, size_t len, uint64_t *ret,
+			     struct fields *ret_fields, struct gate_error *e)
+{
+	struct wire w = wire_of(data, len), whole;
+	struct wire_value v;
+
+	if (len >= 3 && data[0] == WIRE_CODE_DESCRIBED &&
+	    data[1] == WIRE_CODE_ULONG1) {
+		*ret = data[2];
+		w.p += 3;
+	} else if (wire_descriptor(&w, ret, &v) || v.kind != WIRE_ULONG) {
+		FAIL(e, decode_error, "a frame without a performative");
+	}
+	whole = w;
+	if (wire_read_list(&w, &ret_fields->in, &ret_fields->left))
+		FAIL(e, decode_error, "a performative is not a list");
+	/* The others may carry maps and arrays of any shape. */
+	if (*ret != P_TRANSFER && *ret != P_DISPOSITION && *ret != P_FLOW &&
+	    wire_check(&whole))
+		FAIL(e, decode_error, "a malformed performative");
+	return 0;
+}
+
 /* One whole frame. */
 static int pass_frame(struct gate *g, const uint8_t *frame, uint32_t len,
-		      struct gate_error *e)
+		      struct gate_news *news, struct gate_error *e)
 {
 	size_t offset = 4u * frame[4];
 	uint16_t channel = (uint16_t)(frame[6] << 8 | frame[7]);
-	struct wire w, whole;
-	struct wire_value v, list;
+	struct wire_value v;
 	struct fields f;
 	uint64_t code;
 	bool sasl = g->phase == GATE_SASL;
@@ -396,19 +616,11 @@ static int pass_frame(struct gate *g, const uint8_t *frame, uint32_t len,
 			FAIL(e, framing_error, "an empty SASL frame");
 		return 0; /* a heartbeat */
 	}
-	w = wire_of(frame + offset, len - offset);
-	if (wire_descriptor(&w, &code, &v) || v.kind != WIRE_ULONG)
-		FAIL(e, decode_error, "a frame without a performative");
-	whole = w;
-	if (wire_read(&w, &list) || list.kind != WIRE_LIST)
-		FAIL(e, decode_error, "a performative is not a list");
-	/* Only a transfer, the common case, has its fields all looked at
-	 * below; the others may carry maps and arrays of any shape. */
-	if (code != P_TRANSFER && wire_check(&whole))
-		FAIL(e, decode_error, "a malformed performative");
-	f = (struct fields){wire_inside(&list), list.count};
+	if (open_performative(frame + offset, len - offset, &code, &f, e))
+		return -E_CORRUPT;
 	if (!sasl)
-		return pass_performative(g, code, channel, &f, e);
+		return pass_performative(g, code, channel, &f, news, e);
+	news->other = true;
 	if (code != P_SASL_INIT || next_kind(&f, WIRE_SYMBOL, true, &v))
 		FAIL(e, framing_error, "expected a sasl-init frame");
 	g->phase = GATE_SASL_ANSWER;
@@ -439,11 +651,15 @@ static int pass_header(struct gate *g, const uint8_t *data, size_t len)
 }
 
 enum gate_verdict gate_scan(struct gate *g, const uint8_t *data, size_t len,
-			    size_t *ret_len, struct gate_error *ret_error)
+			    size_t *ret_len, struct gate_news *ret_news,
+			    struct gate_error *ret_error)
 {
 	size_t done = 0;
 
 	*ret_len = 0;
+	ret_news->other = ret_news->dispositions = false;
+	ret_news->frames = ret_news->touched_count = 0;
+	g->scan++;
 	while (done < len) {
 		const uint8_t *p = data + done;
 		size_t left = len - done;
@@ -462,6 +678,7 @@ enum gate_verdict gate_scan(struct gate *g, const uint8_t *data, size_t len,
 				return GATE_PASS;
 			done += GATE_HEADER_BYTES;
 			*ret_len = done;
+			ret_news->other = true;
 			continue;
 		}
 		if (left < 4)
@@ -473,10 +690,14 @@ enum gate_verdict gate_scan(struct gate *g, const uint8_t *data, size_t len,
 			return GATE_BAD;
 		if (left < size)
 			return GATE_PASS;
-		if (pass_frame(g, p, size, ret_error))
+		/* Room in the list first; the rest is another scan's. */
+		if (ret_news->touched_count == GATE_TOUCHED_MAX)
+			return GATE_PASS;
+		if (pass_frame(g, p, size, ret_news, ret_error))
 			return GATE_BAD;
 		done += size;
 		*ret_len = done;
+		ret_news->frames++;
 	}
 	return g->phase == GATE_SASL_ANSWER ? GATE_PAUSE : GATE_PASS;
 }

@@ -29,9 +29,31 @@ enum gate_phase {
 	GATE_CLOSED, /* after close: the rest is dropped */
 };
 
+/* What frames have done to a link. */
+#define GATE_TRANSFER 1u
+#define GATE_FLOW 2u
+
 struct gate_handle {
 	uint64_t key; /* channel << 32 | handle */
+	void *owner;  /* as gate_own() says; NULL: nobody yet */
 	bool used, sender, partial;
+	uint8_t news; /* GATE_… of the scan that listed it last */
+	uint32_t scan;
+};
+
+#define GATE_TOUCHED_MAX 256u
+
+/* What gate_scan() has seen in the frames that it passes.  Good until the next
+ * scan. */
+struct gate_news {
+	/* Not only transfers, flows and dispositions, or some of a link that
+	 * has no owner: what follows says not all. */
+	bool other;
+	bool dispositions;
+	uint32_t frames;
+	/* links that transfers and flows name, each once */
+	uint32_t touched_count;
+	struct gate_handle *touched[GATE_TOUCHED_MAX];
 };
 
 struct gate {
@@ -44,6 +66,10 @@ struct gate {
 	struct gate_handle *handles; /* open addressing; a power of two */
 	uint32_t handle_capacity, handle_count;
 	uint32_t transfers; /* passed; the owner sets it back */
+	uint32_t scan;
+	/* handles of the attaches that have passed, in their order */
+	uint64_t *attached;
+	uint32_t attached_capacity, attached_count, attached_at;
 };
 
 void gate_init(struct gate *, uint32_t frame_bytes_max, uint16_t channel_max,
@@ -64,9 +90,19 @@ struct gate_error {
 };
 
 enum gate_verdict gate_scan(struct gate *, const uint8_t *data, size_t len,
-			    size_t *ret_len, struct gate_error *ret_error);
+			    size_t *ret_len, struct gate_news *ret_news,
+			    struct gate_error *ret_error);
 /* The SASL outcome was positive. */
 void gate_authenticated(struct gate *);
+
+/* Whose link a handle is.  The attaches that have passed are taken in their
+ * order, by gate_next_attach() as long as it returns true, before the next
+ * scan; gate_forget_attaches() drops what is left of them. */
+bool gate_next_attach(struct gate *, uint64_t *ret_key);
+void gate_forget_attaches(struct gate *);
+/* The handle may be gone by then.  owner: borrowed until gate_disown(). */
+void gate_own(struct gate *, uint64_t key, void *owner);
+void gate_disown(struct gate *, uint64_t key, const void *owner);
 
 /* Length of the frame that begins at data, when four bytes are there. */
 uint32_t gate_frame_bytes(const uint8_t *data, size_t len);

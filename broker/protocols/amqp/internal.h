@@ -27,6 +27,15 @@ struct send_buffer {
 	uint8_t data[AMQP_SEND_BYTES];
 };
 
+#define AMQP_SETTLED_MAX 1022u
+
+/* Deliveries that were settled since Proton's output was last taken. */
+struct settled {
+	struct settled *next;
+	uint32_t count;
+	pn_delivery_t *deliveries[AMQP_SETTLED_MAX];
+};
+
 /* What the connections of one shard share. */
 struct amqp_shard {
 	struct amqp *amqp;
@@ -35,6 +44,8 @@ struct amqp_shard {
 	struct list connections;
 	struct send_buffer *free_buffers;
 	unsigned free_buffer_count;
+	struct settled *free_settled;
+	unsigned free_settled_count;
 	uint8_t *scratch; /* for rewritten beginnings of messages */
 	size_t scratch_bytes;
 	struct loop_mail close_mail;
@@ -57,6 +68,9 @@ struct amqp {
 /* NULL without memory.  At most one for each connection that is sending. */
 struct send_buffer *amqp_buffer_take(struct amqp_shard *);
 void amqp_buffer_give(struct amqp_shard *, struct send_buffer *);
+/* The same of these; at most one for each connection. */
+struct settled *amqp_settled_take(struct amqp_shard *);
+void amqp_settled_give(struct amqp_shard *, struct settled *);
 /* At least len bytes, until the next call on this shard; NULL without memory.
  */
 uint8_t *amqp_scratch(struct amqp_shard *, size_t len);
@@ -94,11 +108,14 @@ struct connection {
 	/* input: bytes of an unfinished frame lie at the start of Proton's
 	 * input buffer, which is otherwise empty */
 	size_t have, want, asked;
+	bool quiet;	   /* without Proton's events: see endpoint.c */
+	uint32_t calm;	   /* frames since there was a need for them */
 	uint8_t sink[512]; /* for what a closed connection still sends */
 	struct loop_op recv_op, send_op;
 	/* output */
 	struct send_buffer *out;
 	size_t out_len, out_at;
+	struct settled *settled; /* NULL: none */
 	uint64_t fed; /* payload bytes given to Proton, not known to be sent */
 	struct list hungry; /* link_out that hold deliveries */
 	struct loop_task flush_task;
@@ -122,6 +139,10 @@ void connection_break(struct connection *);
 /* As connection_close(), when the publications in flight have been settled or
  * half of the patience is over. */
 void connection_drain(struct connection *);
+/* Settle a whole delivery that has come in; Proton's afterwards.  Not for what
+ * goes out: Proton would take one that it has settled, and we still hold, for
+ * one that is yet to be sent, and not answer a drain. */
+void connection_settle(struct connection *, pn_delivery_t *);
 /* A publication has been settled. */
 void connection_settled(struct connection *);
 /* Proton has found an error and closed. */
@@ -158,6 +179,9 @@ struct session {
 	bool received; /* transfers, since its window was last renewed */
 };
 
+/* Give Proton len bytes of its input buffer, in which the gate has seen `news`,
+ * and handle what comes of them. */
+void endpoint_input(struct connection *, size_t len, const struct gate_news *);
 /* Handle every event that Proton has. */
 void endpoint_dispatch(struct connection *);
 /* Proton's part of everything ends; the core is told. */
@@ -176,7 +200,8 @@ struct link {
 	struct list node; /* session->links; self-linked when that is gone */
 	struct connection *connection;
 	struct session *session;
-	pn_link_t *pn; /* NULL: Proton's part is over */
+	pn_link_t *pn;	     /* NULL: Proton's part is over */
+	uint64_t handle_key; /* the gate's, when it knows whose link it is */
 	enum link_core core;
 	bool sender;	    /* ours: a link_out */
 	bool remote_gone;   /* the peer has detached */

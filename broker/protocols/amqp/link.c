@@ -17,6 +17,10 @@ void link_init(struct link *l, struct session *s, pn_link_t *pn, bool sender)
 	s->link_count++;
 	s->connection->holds++;
 	pn_link_set_context(pn, l);
+	/* Proton counts a link's users (deliveries, events) and, whenever they
+	 * are none, goes up to the connection to find that it has to be kept;
+	 * that is each message's way, twice, unless there is one that stays. */
+	pn_incref(pn);
 }
 
 static void maybe_free(struct link *l)
@@ -52,8 +56,10 @@ static void let_go(struct link *l)
 	pn_link_t *pn = l->pn;
 
 	pn_link_set_context(pn, NULL);
+	gate_disown(&l->connection->gate, l->handle_key, l);
 	l->pn = NULL;
 	pn_link_free(pn);
+	pn_decref(pn);
 	connection_wake(l->connection);
 }
 
@@ -89,10 +95,16 @@ void link_remote_gone(struct link *l, bool closed)
 
 void link_forget(struct link *l, bool failed)
 {
-	if (l->pn)
-		pn_link_set_context(l->pn, NULL);
+	pn_link_t *pn = l->pn;
+
+	if (pn) {
+		pn_link_set_context(pn, NULL);
+		gate_disown(&l->connection->gate, l->handle_key, l);
+	}
 	link_leave_core(l, failed);
 	l->pn = NULL;
+	if (pn)
+		pn_decref(pn);
 	l->session = NULL;
 	list_remove(&l->node);
 	maybe_free(l);

@@ -48,7 +48,7 @@ static void answer(struct link_in *in, pn_delivery_t *d, uint64_t state)
 	/* Settle mode second: the sender settles first. */
 	if (pn_link_rcv_settle_mode(in->link.pn) != PN_RCV_SECOND ||
 	    pn_delivery_settled(d))
-		pn_delivery_settle(d);
+		connection_settle(in->link.connection, d);
 	connection_wake(in->link.connection);
 }
 
@@ -195,6 +195,15 @@ static int copy_to(const struct sections *s, char ret[RECORD_NAME_MAX + 1])
 	return 0;
 }
 
+/* Few messages need the time. */
+static void take_props(struct link_in *in, const struct sections *s,
+		       struct record_props *ret)
+{
+	struct loop *loop = in->link.connection->loop;
+
+	sections_props(s, s->has_ttl ? loop_wall_ms(loop) : 0, ret);
+}
+
 static void started(struct link_in *in)
 {
 	in->unsettled++;
@@ -217,12 +226,12 @@ static void publish(struct link_in *in, pn_delivery_t *d, struct message *m)
 		       "the message names no address in its `to`");
 		return;
 	}
-	sections_props(&s, loop_wall_ms(in->link.connection->loop), &m->props);
+	take_props(in, &s, &m->props);
 	m->context = pn_delivery_settled(d) ? NULL : d;
 	if (m->context)
 		pn_link_advance(in->link.pn);
 	else
-		pn_delivery_settle(d);
+		connection_settle(in->link.connection, d);
 	started(in);
 	producer_publish(&in->producer, m, in->anonymous ? to : NULL);
 }
@@ -295,7 +304,7 @@ static void upload_start(struct link_in *in)
 		return;
 	}
 	in->to = in->anonymous ? strdup(to) : NULL;
-	sections_props(&s, loop_wall_ms(in->link.connection->loop), &in->props);
+	take_props(in, &s, &in->props);
 	err = in->anonymous && !in->to
 		      ? -ENOMEM
 		      : upload_begin(&in->producer, &in->upload);
@@ -384,7 +393,7 @@ static void finish_upload(struct link_in *in, pn_delivery_t *d)
 	if (context)
 		pn_link_advance(in->link.pn);
 	else
-		pn_delivery_settle(d);
+		connection_settle(in->link.connection, d);
 	started(in);
 	upload_finish(upload, &in->props, to, context);
 	free(to);

@@ -373,6 +373,8 @@ static void large_abandon(struct link_out *out)
 	/* A link that leaves returns all that is unsettled by itself. */
 	if (!out->leave_wanted)
 		delivery_settle(d, &out->large_settlement);
+	if (is_live(out))
+		link_out_flow(&out->link); /* it may have used a credit */
 	connection_wake(out->link.connection);
 }
 

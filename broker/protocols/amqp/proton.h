@@ -19,6 +19,7 @@
 #include <proton/link.h>
 #include <proton/logger.h>
 #include <proton/message.h>
+#include <proton/object.h>
 #include <proton/sasl.h>
 #include <proton/sasl_plugin.h>
 #include <proton/session.h>

@@ -56,12 +56,21 @@ static uint64_t section_code(uint64_t code, const struct wire_value *symbol)
 	return 0;
 }
 
-static int scan_header(const struct wire_value *list, struct sections *s)
+static int scan_header(struct wire *w, struct sections *s)
 {
-	struct wire in = wire_inside(list);
 	struct wire_value v;
+	struct wire in;
+	uint32_t count;
 
-	for (uint32_t i = 0; i < list->count; i++) {
+	if (wire_read_list(w, &in, &count))
+		return -E_CORRUPT;
+	for (uint32_t i = 0; i < count; i++) {
+		/* Most have this field alone. */
+		if (i == 0 && wire_left(&in) && *in.p == WIRE_CODE_TRUE) {
+			s->durable = true;
+			in.p++;
+			continue;
+		}
 		if (wire_read(&in, &v))
 			return -E_CORRUPT;
 		if (v.kind == WIRE_NULL)
@@ -91,12 +100,15 @@ static int scan_header(const struct wire_value *list, struct sections *s)
 	return 0;
 }
 
-static int scan_properties(const struct wire_value *list, struct sections *s)
+static int scan_properties(struct wire *w, struct sections *s)
 {
-	struct wire in = wire_inside(list);
 	struct wire_value v;
+	struct wire in;
+	uint32_t count;
 
-	for (uint32_t i = 0; i < list->count && i <= 8; i++) {
+	if (wire_read_list(w, &in, &count))
+		return -E_CORRUPT;
+	for (uint32_t i = 0; i < count && i <= 8; i++) {
 		if (wire_read(&in, &v))
 			return -E_CORRUPT;
 		if (v.kind == WIRE_DESCRIBED)
@@ -119,21 +131,16 @@ static int scan_properties(const struct wire_value *list, struct sections *s)
 static int scan_section(uint64_t code, struct wire *w, struct sections *s)
 {
 	struct wire_value v;
-	int err;
+	struct wire inside;
+	uint32_t count;
 
-	if (code == SECTION_VALUE)
-		return wire_skip(w);
-	err = wire_read(w, &v);
-	if (err)
-		return err;
 	switch (code) {
 	case SECTION_HEADER:
-		return v.kind == WIRE_LIST ? scan_header(&v, s) : -E_CORRUPT;
+		return scan_header(w, s);
 	case SECTION_PROPERTIES:
-		return v.kind == WIRE_LIST ? scan_properties(&v, s)
-					   : -E_CORRUPT;
+		return scan_properties(w, s);
 	case SECTION_MESSAGE_ANNOTATIONS:
-		if (v.kind != WIRE_MAP || v.count % 2)
+		if (wire_read(w, &v) || v.kind != WIRE_MAP || v.count % 2)
 			return -E_CORRUPT;
 		s->map = v.data;
 		s->map_len = v.len;
@@ -142,11 +149,15 @@ static int scan_section(uint64_t code, struct wire *w, struct sections *s)
 	case SECTION_DELIVERY_ANNOTATIONS:
 	case SECTION_APPLICATION_PROPERTIES:
 	case SECTION_FOOTER:
-		return v.kind == WIRE_MAP && v.count % 2 == 0 ? 0 : -E_CORRUPT;
+		return wire_read(w, &v) || v.kind != WIRE_MAP || v.count % 2
+			       ? -E_CORRUPT
+			       : 0;
 	case SECTION_DATA:
-		return v.kind == WIRE_BINARY ? 0 : -E_CORRUPT;
+		return wire_read_binary(w, &inside);
 	case SECTION_SEQUENCE:
-		return v.kind == WIRE_LIST ? 0 : -E_CORRUPT;
+		return wire_read_list(w, &inside, &count);
+	case SECTION_VALUE:
+		return wire_skip(w);
 	default:
 		return -E_CORRUPT;
 	}
@@ -164,33 +175,49 @@ static bool may_follow(uint64_t last, uint64_t code)
 	return code > last;
 }
 
+/* The next section's code, 0 where its name is none of ours. */
+static inline int next_section(struct wire *w, uint64_t *ret)
+{
+	struct wire_value symbol;
+	int err;
+
+	/* As nearly all write it: by a number of one byte. */
+	if (wire_left(w) >= 3 && w->p[0] == WIRE_CODE_DESCRIBED &&
+	    w->p[1] == WIRE_CODE_ULONG1) {
+		*ret = w->p[2];
+		w->p += 3;
+		return 0;
+	}
+	err = wire_descriptor(w, ret, &symbol);
+	if (!err)
+		*ret = section_code(*ret, &symbol);
+	return err;
+}
+
 int sections_scan(const void *data, size_t len, bool whole,
 		  struct sections *ret)
 {
-	struct sections s = {0};
+	struct sections s = {0}, before;
 	struct wire w = wire_of(data, len);
 	uint64_t last = 0;
 
 	if (len > UINT32_MAX)
 		return -E_CORRUPT;
 	while (w.p < w.end) {
-		struct wire_value symbol;
 		uint64_t code;
 		uint32_t at = (uint32_t)(w.p - (const uint8_t *)data), end;
-		struct sections before = s;
 
-		if (wire_descriptor(&w, &code, &symbol))
+		if (!whole)
+			before = s;
+		if (next_section(&w, &code))
 			goto broken;
-		code = section_code(code, &symbol);
 		if (code < SECTION_HEADER || code > SECTION_FOOTER ||
 		    !may_follow(last, code))
 			return -E_CORRUPT;
 		if (!whole && code > SECTION_PROPERTIES)
 			break;
-		if (scan_section(code, &w, &s)) {
-			s = before;
+		if (scan_section(code, &w, &s))
 			goto broken;
-		}
 		last = code;
 		end = (uint32_t)(w.p - (const uint8_t *)data);
 		if (code == SECTION_HEADER) {
@@ -205,6 +232,7 @@ int sections_scan(const void *data, size_t len, bool whole,
 		/* The beginning of a long message may stop anywhere. */
 		if (whole)
 			return -E_CORRUPT;
+		s = before;
 		break;
 	}
 	/* A message without any section has no body and is not a message. */

@@ -35,7 +35,8 @@ struct sections {
 MUST_CHECK int sections_scan(const void *data, size_t len, bool whole,
 			     struct sections *ret);
 
-/* Fills in expiry, priority and durable. now_ms: wall clock. */
+/* Fills in expiry, priority and durable.  now_ms: wall clock; only looked at
+ * where there is a ttl. */
 void sections_props(const struct sections *, uint64_t now_ms,
 		    struct record_props *ret);
 

@@ -40,7 +40,8 @@ static int kind_of(uint8_t code, enum wire_kind *ret)
 	return 0;
 }
 
-static int read_fixed(struct wire *w, uint8_t code, struct wire_value *ret)
+static inline int read_fixed(struct wire *w, uint8_t code,
+			     struct wire_value *ret)
 {
 	static const uint8_t widths[] = {0, 1, 2, 4, 8, 16};
 	size_t width = widths[(code >> 4) - 4];
@@ -74,7 +75,8 @@ static int read_fixed(struct wire *w, uint8_t code, struct wire_value *ret)
 
 /* Text, lists, maps, arrays: a size of one or four bytes, then, for the
  * compound ones, a count of the same width. */
-static int read_sized(struct wire *w, uint8_t code, struct wire_value *ret)
+static inline int read_sized(struct wire *w, uint8_t code,
+			     struct wire_value *ret)
 {
 	bool compound = (code & 0xf0) >= 0xc0;
 	size_t width = (code & 0x10) ? 4 : 1;

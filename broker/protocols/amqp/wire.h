@@ -34,6 +34,24 @@ enum wire_kind {
 	WIRE_DESCRIBED, /* the descriptor comes next, then the value */
 };
 
+/* Encodings that readers of known types look for without wire_read(). */
+enum wire_code {
+	WIRE_CODE_DESCRIBED = 0x00,
+	WIRE_CODE_NULL = 0x40,
+	WIRE_CODE_TRUE = 0x41,
+	WIRE_CODE_FALSE = 0x42,
+	WIRE_CODE_UINT0 = 0x43,
+	WIRE_CODE_LIST0 = 0x45,
+	WIRE_CODE_UINT1 = 0x52,
+	WIRE_CODE_ULONG1 = 0x53,
+	WIRE_CODE_BOOL = 0x56,
+	WIRE_CODE_UINT4 = 0x70,
+	WIRE_CODE_BINARY1 = 0xa0,
+	WIRE_CODE_BINARY4 = 0xb0,
+	WIRE_CODE_LIST1 = 0xc0,
+	WIRE_CODE_LIST4 = 0xd0,
+};
+
 struct wire_value {
 	enum wire_kind kind;
 	uint32_t count; /* elements of a list, map (keys and values) or array */
@@ -80,6 +98,71 @@ static inline struct wire wire_of(const void *data, size_t len)
 static inline struct wire wire_inside(const struct wire_value *v)
 {
 	return wire_of(v->data, v->len);
+}
+
+/* A list's elements and their number; no other value will do. */
+MUST_CHECK static inline int wire_read_list(struct wire *w, struct wire *ret,
+					    uint32_t *ret_count)
+{
+	size_t left = wire_left(w), head, size;
+
+	if (!left)
+		return -E_CORRUPT;
+	switch (w->p[0]) {
+	case WIRE_CODE_LIST1:
+		if (left < 3)
+			return -E_CORRUPT;
+		head = 3;
+		size = 2u + w->p[1];
+		*ret_count = w->p[2];
+		break;
+	case WIRE_CODE_LIST4:
+		if (left < 9)
+			return -E_CORRUPT;
+		head = 9;
+		size = 5u + (size_t)wire_get32(w->p + 1);
+		*ret_count = wire_get32(w->p + 5);
+		break;
+	case WIRE_CODE_LIST0:
+		head = size = 1;
+		*ret_count = 0;
+		break;
+	default:
+		return -E_CORRUPT;
+	}
+	if (size < head || size > left)
+		return -E_CORRUPT;
+	*ret = wire_of(w->p + head, size - head);
+	w->p += size;
+	return 0;
+}
+
+/* A binary's contents; no other value will do. */
+MUST_CHECK static inline int wire_read_binary(struct wire *w, struct wire *ret)
+{
+	size_t left = wire_left(w), head, size;
+
+	if (left < 2)
+		return -E_CORRUPT;
+	switch (w->p[0]) {
+	case WIRE_CODE_BINARY1:
+		head = 2;
+		size = w->p[1];
+		break;
+	case WIRE_CODE_BINARY4:
+		if (left < 5)
+			return -E_CORRUPT;
+		head = 5;
+		size = wire_get32(w->p + 1);
+		break;
+	default:
+		return -E_CORRUPT;
+	}
+	if (size > left - head)
+		return -E_CORRUPT;
+	*ret = wire_of(w->p + head, size);
+	w->p += head + size;
+	return 0;
 }
 
 /* Read one value; elements of compound values are stepped over unseen. */
