@@ -157,6 +157,8 @@ static void options_random(struct course *c)
 	c->rig.compress_level = maybe(c, 30);
 	if (maybe(c, 50))
 		c->rig.memory_bytes = pick(s, 5000, 100000);
+	if (maybe(c, 20))
+		c->rig.segment_bytes = 4 << 20;
 	c->load = (struct load_options){
 		.steps = (unsigned)pick(s, 5, 50),
 		.burst_max = (unsigned)pick(s, 1, 30),

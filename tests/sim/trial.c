@@ -112,6 +112,9 @@ static void options_random(struct course *c)
 	c->rig.compress_level = sim_chance(s, 300000);
 	if (sim_chance(s, 600000))
 		c->rig.memory_bytes = pick(s, 5000, 200000);
+	/* In longer ones the next one's zeros wait for a while. */
+	if (sim_chance(s, 250000))
+		c->rig.segment_bytes = 4 << 20;
 	c->load = (struct load_options){
 		.steps = (unsigned)pick(s, 10, 200),
 		.burst_max = (unsigned)pick(s, 1, 40),
