@@ -52,6 +52,9 @@ static struct fake {
 	uint8_t body[512];
 	uint32_t body_len, attempts, to_deliver;
 	struct consumer *consumer;
+	/* a drain is answered in the turn of the loop that settles a delivery */
+	bool drain_waits;
+	struct loop_task drain_task;
 } fake = {.lock = PTHREAD_MUTEX_INITIALIZER,
 	  .changed = PTHREAD_COND_INITIALIZER};
 
@@ -236,6 +239,17 @@ void consumer_attach(struct shard *s, struct consumer *c,
 	later(consumer_answer, c);
 }
 
+static void consumer_drain(struct loop_task *task)
+{
+	struct consumer *c = fake.consumer;
+
+	if (!c || c->detaching || !fake.draining)
+		return;
+	fake.draining = false;
+	fake.credit = 0;
+	c->ops->drained(c);
+}
+
 static void consumer_feed(void *arg)
 {
 	struct consumer *c = fake.consumer;
@@ -249,11 +263,8 @@ static void consumer_feed(void *arg)
 		fake.to_deliver--;
 		c->ops->deliver(c, d);
 	}
-	if (c && !c->detaching && fake.draining) {
-		fake.draining = false;
-		fake.credit = 0;
-		c->ops->drained(c);
-	}
+	if (!fake.drain_waits)
+		consumer_drain(NULL);
 }
 
 void consumer_credit(struct consumer *c, uint32_t credit, bool drain)
@@ -312,6 +323,10 @@ void delivery_settle(struct delivery *d, const struct settlement *s)
 
 		*c = (struct confirmation){d->consumer, s->context};
 		later(confirm, c);
+	}
+	if (fake.drain_waits) {
+		fake.drain_task.run = consumer_drain;
+		loop_defer(the_core.shard.loop, &fake.drain_task);
 	}
 	list_remove(&d->link);
 	free(d);

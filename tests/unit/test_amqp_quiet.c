@@ -139,6 +139,63 @@ TEST("draining sends what there is and gives the rest of the credit back")
 	rig_down();
 }
 
+static struct answer expect_drained(struct client *c)
+{
+	struct answer a;
+
+	do {
+		a = expect(c, 0x13);
+	} while (a.fields[4].kind == WIRE_NULL);
+	return a;
+}
+
+/* The answer to a drain leaves in one go with what settles the last delivery,
+ * which must not hold it back. */
+TEST("a drain is answered along with a settlement by us")
+{
+	struct client c;
+	struct answer a;
+
+	rig_up(AUTH_ANONYMOUS_ALWAYS);
+	connect_receiver(&c, 2);
+	put_flow(&c, 5, false);
+	expect(&c, 0x14);
+	expect(&c, 0x14);
+	/* Both answers of the core come in one turn of the loop. */
+	FRAME(&c, 0x15, 5, "\x41\x43\x52\x01\x42\x00\x53\x24\x45");
+	put_flow(&c, 5, true);
+	a = expect(&c, 0x15);
+	assert_int_equal(a.fields[2].u, 1);
+	assert_true(a.fields[3].u);
+	a = expect_drained(&c);
+	assert_int_equal(a.fields[5].u, 5);
+	assert_int_equal(a.fields[6].u, 0);
+	assert_int_equal(fake.confirmed, 2);
+	client_close(&c);
+	rig_down();
+}
+
+TEST("a drain is answered along with a settlement by the receiver")
+{
+	struct client c;
+	struct answer a;
+
+	rig_up(AUTH_ANONYMOUS_ALWAYS);
+	fake.drain_waits = true;
+	connect_receiver(&c, 2);
+	put_flow(&c, 5, false);
+	expect(&c, 0x14);
+	expect(&c, 0x14);
+	put_flow(&c, 5, true);
+	FRAME(&c, 0x15, 5, "\x41\x43\x52\x01\x41\x00\x53\x24\x45");
+	a = expect_drained(&c);
+	assert_int_equal(a.fields[5].u, 5);
+	assert_int_equal(a.fields[6].u, 0);
+	assert_int_equal(fake.accepted, 2);
+	client_close(&c);
+	rig_down();
+}
+
 TEST("links come and go, and a handle is another's after that")
 {
 	struct client c;
