@@ -327,4 +327,98 @@ TEST("closing all answers what is in flight and says why")
 	rig_down();
 }
 
+/* ---- messages, and what ends them, in the same bytes ---- */
+
+enum ending {
+	END_LINK,
+	END_SESSION,
+	END_CONNECTION,
+	END_SOCKET,
+	ENDINGS,
+};
+
+static void put_ending(struct client *c, enum ending e)
+{
+	switch (e) {
+	case END_LINK:
+		FRAME(c, 0x16, 2, "\x43\x41");
+		break;
+	case END_SESSION:
+		FRAME(c, 0x17, 0, "");
+		break;
+	case END_CONNECTION:
+		FRAME(c, 0x18, 0, "");
+		break;
+	case END_SOCKET:
+	case ENDINGS:
+		break;
+	}
+	flush(c);
+}
+
+TEST("messages count that come right before the end, settled ones and others")
+{
+	for (enum ending e = 0; e < ENDINGS; e++) {
+		struct client c;
+
+		rig_up(AUTH_ANONYMOUS_ALWAYS);
+		connect_sender(&c);
+		for (uint8_t i = 0; i < 100; i++)
+			put_message(&c, i, i % 2);
+		put_transfer(&c, 100, false, true, false, "\x00\x53\x77", 3);
+		put_ending(&c, e);
+		if (e != END_SOCKET)
+			expect(&c, 0x16 + e);
+		close(c.fd);
+		WAIT_FOR(fake.published == 100 && fake.detached == 1);
+		assert_int_equal(fake.uploads, 0);
+		rig_down();
+	}
+}
+
+TEST("outcomes count that come right before the end, and the rest goes back")
+{
+	for (enum ending e = 0; e < ENDINGS; e++) {
+		struct client c;
+
+		rig_up(AUTH_ANONYMOUS_ALWAYS);
+		connect_receiver(&c, 6);
+		put_flow(&c, 10, false);
+		for (int i = 0; i < 6; i++)
+			expect(&c, 0x14);
+		/* 0 to 3: settled by the receiver, 4: by us, 5: not at all */
+		FRAME(&c, 0x15, 5,
+		      "\x41\x43\x52\x03\x41\x00\x53\x24\x45");
+		FRAME(&c, 0x15, 5,
+		      "\x41\x52\x04\x52\x04\x42\x00\x53\x24\x45");
+		put_flow(&c, 10, true);
+		put_ending(&c, e);
+		if (e != END_SOCKET)
+			expect(&c, 0x16 + e);
+		close(c.fd);
+		WAIT_FOR(fake.accepted == 5 && fake.detached == 1);
+		assert_int_equal(fake.released, 0);
+		assert_int_equal(fake.failed_detached, e == END_SOCKET);
+		rig_down();
+	}
+}
+
+TEST("a connection breaks while messages wait for their answers")
+{
+	struct client c;
+
+	rig_up(AUTH_ANONYMOUS_ALWAYS);
+	fake.hold = 1000;
+	connect_sender(&c);
+	for (uint8_t i = 0; i < 200; i++)
+		put_message(&c, i, false);
+	flush(&c);
+	WAIT_FOR(fake.published == 200);
+	/* They are answered as the link leaves the core, and told nobody. */
+	close(c.fd);
+	WAIT_FOR(fake.detached == 1);
+	assert_int_equal(fake.held_count, 0);
+	rig_down();
+}
+
 TEST_MAIN()
