@@ -589,4 +589,64 @@ TEST("closing all answers what is in flight and says why")
 	rig_down();
 }
 
+/* The count of deliveries is what credit is reckoned from. */
+static void put_sender_flow(struct client *c, uint32_t delivery_count)
+{
+	uint8_t fields[] = {0x43, 0x70, 0,    0,    3, 0xe8, 0x43, 0x70, 0,   0,
+			    3,	  0xe8, 0x43, 0x70, 0, 0,    0,	   0,	 0x43};
+
+	wire_put32(fields + 14, delivery_count);
+	put_frame(c, 0, 0x13, 7, fields, sizeof(fields), NULL, 0);
+}
+
+TEST("a transfer on a link that is not attached yet is one without credit")
+{
+	struct client c;
+	struct answer a;
+
+	rig_up(AUTH_ANONYMOUS_ALWAYS);
+	client_connect(&c);
+	put_open(&c);
+	expect(&c, 0x11);
+	put_sender(&c);
+	put_transfer(&c, 0, false, false, false, WHOLE_MESSAGE,
+		     sizeof(WHOLE_MESSAGE) - 1);
+	put_sender_flow(&c, 0); /* as if it had not been sent */
+	a = expect(&c, 0x16);
+	assert_condition(&a.fields[2], "amqp:link:transfer-limit-exceeded");
+	assert_int_equal(fake.published, 0);
+	client_close(&c);
+	rig_down();
+}
+
+TEST("a sender can not give itself credit, nor give back what it has not")
+{
+	static const uint32_t counts[] = {0xfffffe0d, 0x80000001, 0x7fffffff,
+					  2000};
+
+	for (size_t i = 0; i < ARRAY_COUNT(counts); i++) {
+		struct client c;
+		struct answer a;
+
+		rig_up(AUTH_ANONYMOUS_ALWAYS);
+		client_connect(&c);
+		put_open(&c);
+		put_sender(&c);
+		do {
+			a = expect(&c, 0x13);
+		} while (a.fields[4].kind == WIRE_NULL);
+		assert_int_equal(a.fields[6].u, 1000);
+		put_transfer(&c, 0, false, false, false, WHOLE_MESSAGE,
+			     sizeof(WHOLE_MESSAGE) - 1);
+		expect(&c, 0x15);
+		put_sender_flow(&c, counts[i]);
+		do {
+			a = expect(&c, 0x13);
+		} while (a.fields[5].u != counts[i]);
+		assert_int_equal(a.fields[6].u, 999);
+		client_close(&c);
+		rig_down();
+	}
+}
+
 TEST_MAIN()

@@ -455,8 +455,11 @@ void link_in_receive(struct link *l)
 			pn_delivery_settle(d);
 			continue;
 		}
-		if (pn_link_queued(l->pn) >
-		    pn_link_credit(l->pn) + in->leeway) {
+		/* Until it is attached it has no credit, whatever Proton has
+		 * made of the peer's flows. */
+		if (l->core != LINK_ATTACHED ||
+		    pn_link_queued(l->pn) >
+			    pn_link_credit(l->pn) + in->leeway) {
 			partial_drop(in);
 			link_close(l, "amqp:link:transfer-limit-exceeded",
 				   "a transfer without credit");
@@ -479,9 +482,15 @@ void link_in_updated(struct link *l, pn_delivery_t *d)
 
 void link_in_flow(struct link *l)
 {
-	/* The sender gave credit back. */
-	pn_link_drained(l->pn);
-	replenish(in_of(l));
+	/* The sender gave credit back.  Proton also believes one that gives
+	 * more than it has, or counts its deliveries backwards, which would be
+	 * credit that it gives itself: that much is undone. */
+	struct link_in *in = in_of(l);
+	int given_back = pn_link_drained(l->pn);
+
+	if (given_back < 0 || pn_link_credit(l->pn) + in->leeway < 0)
+		pn_link_flow(l->pn, given_back);
+	replenish(in);
 }
 
 static void on_flow(struct producer *p, bool blocked)
