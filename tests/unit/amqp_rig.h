@@ -52,7 +52,8 @@ static struct fake {
 	uint8_t body[512];
 	uint32_t body_len, attempts, to_deliver;
 	struct consumer *consumer;
-	/* a drain is answered in the turn of the loop that settles a delivery */
+	/* a drain is answered in the turn of the loop that settles a delivery
+	 */
 	bool drain_waits;
 	struct loop_task drain_task;
 } fake = {.lock = PTHREAD_MUTEX_INITIALIZER,

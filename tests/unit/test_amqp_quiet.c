@@ -387,10 +387,8 @@ TEST("outcomes count that come right before the end, and the rest goes back")
 		for (int i = 0; i < 6; i++)
 			expect(&c, 0x14);
 		/* 0 to 3: settled by the receiver, 4: by us, 5: not at all */
-		FRAME(&c, 0x15, 5,
-		      "\x41\x43\x52\x03\x41\x00\x53\x24\x45");
-		FRAME(&c, 0x15, 5,
-		      "\x41\x52\x04\x52\x04\x42\x00\x53\x24\x45");
+		FRAME(&c, 0x15, 5, "\x41\x43\x52\x03\x41\x00\x53\x24\x45");
+		FRAME(&c, 0x15, 5, "\x41\x52\x04\x52\x04\x42\x00\x53\x24\x45");
 		put_flow(&c, 10, true);
 		put_ending(&c, e);
 		if (e != END_SOCKET)
