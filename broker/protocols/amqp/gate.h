@@ -38,7 +38,7 @@ struct gate_handle {
 	void *owner;  /* as gate_own() says; NULL: nobody yet */
 	bool used, sender, partial;
 	uint8_t news; /* GATE_… of the scan that listed it last */
-	uint32_t scan;
+	uint64_t scan;
 };
 
 #define GATE_TOUCHED_MAX 256u
@@ -66,7 +66,7 @@ struct gate {
 	struct gate_handle *handles; /* open addressing; a power of two */
 	uint32_t handle_capacity, handle_count;
 	uint32_t transfers; /* passed; the owner sets it back */
-	uint32_t scan;
+	uint64_t scan;
 	/* handles of the attaches that have passed, in their order */
 	uint64_t *attached;
 	uint32_t attached_capacity, attached_count, attached_at;
