@@ -352,6 +352,7 @@ struct log {
 	uint32_t parent_epoch;
 	uint32_t next_sequence;
 	struct log_position start;
+	bool network; /* another machine's directory; by log_rotate_start() */
 
 	struct log_writer *writer;
 	struct log_prepare *prepare;

@@ -45,7 +45,6 @@ struct log_prepare {
 	bool full;    /* the next segment is allocated, not from the reserve */
 	bool denied;  /* one of full size, though there seemed to be room for
 			 one: a quota */
-	bool network; /* the directory lies on another machine */
 	bool zeroing; /* the sink has not been answered with yet */
 	_Atomic bool hurry, need, nudged, resumed;
 	_Atomic uint64_t used;	    /* of the segment before */
@@ -76,7 +75,6 @@ static int prepare_look(struct log_prepare *p)
 		more += total / 100;
 	room = fs.bytes_free >= more + o->reserve_bytes &&
 	       fs.bytes_used + more <= total / 100 * o->disk_max_use_percent;
-	p->network = fs.network;
 	stats->disk_total = total;
 	stats->disk_free = fs.bytes_free;
 	stats->disk_refusing = !room || p->denied;
@@ -181,7 +179,7 @@ static uint64_t prepare_due_at(const struct log_prepare *p)
 
 static bool prepare_is_zeroed(const struct log_prepare *p)
 {
-	return p->hurry || p->network || !io_file_direct(p->sink->file) ||
+	return p->hurry || p->log->network || !io_file_direct(p->sink->file) ||
 	       p->zeroed == p->sink->header.bytes;
 }
 

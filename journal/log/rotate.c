@@ -114,7 +114,7 @@ int log_rotate_start(struct log_writer *w)
 	struct log_sink *sink;
 	int err;
 
-	w->network = is_network(log);
+	log->network = is_network(log);
 	err = log_sink_begin(log, key, bytes, &sink);
 	while ((err == -ENOSPC || err == -EDQUOT) &&
 	       bytes / 2 >= LOG_SEGMENT_BYTES_MIN) {
@@ -126,7 +126,7 @@ int log_rotate_start(struct log_writer *w)
 	memset(w->plain, 0, LOG_FRAME_BYTES_MAX);
 	/* Zeros would be bytes to send before anybody is served, and what
 	 * blocks are to a server is its own affair. */
-	for (uint64_t at = IO_BLOCK; !w->network && !err && at < bytes;) {
+	for (uint64_t at = IO_BLOCK; !log->network && !err && at < bytes;) {
 		uint64_t len = base_min(LOG_FRAME_BYTES_MAX, bytes - at);
 
 		err = log_sink_zero(sink, w->plain, at, len);

@@ -93,11 +93,12 @@ static void idle_called(struct loop_mail *mail)
  * for a while there has been one record at a time, and the device is fast. */
 static bool writer_is_alone(const struct log_writer *w)
 {
-	return !w->network && w->lone_frames > LONE_AFTER &&
+	return !w->log->network && w->lone_frames > LONE_AFTER &&
 	       w->lone_us <= LONE_US_MAX;
 }
 
-static void slot_begin(struct log_writer *w, struct log_slot *s)
+/* may_wait: nobody but this record's owner would be kept waiting. */
+static void slot_submit(struct log_writer *w, struct log_slot *s, bool may_wait)
 {
 	struct log *log = w->log;
 
@@ -113,11 +114,13 @@ static void slot_begin(struct log_writer *w, struct log_slot *s)
 	log->stats.syncs++;
 	w->lone_frames = s->frame.record_count > 1 ? 0 : w->lone_frames + 1;
 	log_prepare_progress(log->prepare, w->offset);
-}
-
-static void slot_submit(struct log_writer *w, struct log_slot *s)
-{
-	slot_begin(w, s);
+	if (may_wait && writer_is_alone(w)) {
+		/* At the end of this iteration: the writer is left by then. */
+		log->stats.waits++;
+		loop_write_durable_now(w->on, &s->op, s->sink->file, s->buf,
+				       s->frame.stored_len, s->frame.offset);
+		return;
+	}
 	loop_write_durable(w->on, &s->op, s->sink->file, s->buf,
 			   s->frame.stored_len, s->frame.offset);
 }
@@ -305,7 +308,7 @@ static void writer_write(struct log_writer *w)
 		}
 		if (MUTANT(CHECK_EARLY) && log_check_claim(w->log))
 			return;
-		slot_submit(w, s);
+		slot_submit(w, s, false);
 		log_rotate_ask(w);
 	}
 }
@@ -326,7 +329,7 @@ static void writer_idle_mark(struct log_writer *w)
 			  err_str(err));
 		return;
 	}
-	slot_submit(w, s);
+	slot_submit(w, s, false);
 	log_rotate_ask(w);
 }
 
@@ -567,37 +570,27 @@ static bool writer_fits_here(const struct log_writer *w)
 	       w->waiting_bytes <= log_build_room(w, LOG_FRAME_BYTES_MAX);
 }
 
-/* What waits as a frame; NULL: latched. */
-static struct log_slot *writer_build_here(struct log_writer *w)
+static void writer_write_here(struct log_writer *w, bool may_wait)
 {
 	struct log_slot *s = slot_next(w);
 	int err = log_build_waiting(w, s);
 
-	if (!err)
-		return s;
-	log_latch(w->log, err, "cannot build a frame (%s)", err_str(err));
-	return NULL;
+	if (err) {
+		log_latch(w->log, err, "cannot build a frame (%s)",
+			  err_str(err));
+		return;
+	}
+	slot_submit(w, s, may_wait);
+	w->next_due |= log_rotate_is_due(w);
 }
 
-/* Whatever is not done here is for the journal thread.  ret_now: where there is
- * nothing to tell anybody before this thread waits; a frame for which it is to
- * wait, once it has left the writer. */
-static void writer_go_on_here(struct log_writer *w, struct log_slot **ret_now)
+/* Whatever is not done here is for the journal thread. */
+static void writer_go_on_here(struct log_writer *w, bool may_wait)
 {
 	bool leave_it = w->log->latched || w->failed || w->stopping;
-	struct log_slot *s = NULL;
 
 	if (!leave_it && w->waiting && !w->slot_count && writer_fits_here(w))
-		s = writer_build_here(w);
-	if (s && ret_now && writer_is_alone(w)) {
-		slot_begin(w, s);
-		w->log->stats.waits++;
-		*ret_now = s;
-	} else if (s) {
-		slot_submit(w, s);
-	}
-	if (s)
-		w->next_due |= log_rotate_is_due(w);
+		writer_write_here(w, may_wait);
 	if (leave_it || w->next_due || (w->waiting && !writer_is_full(w))) {
 		writer_call_journal(w);
 	} else if (writer_is_quiet(w) && w->idle_wanted && !w->idle_armed) {
@@ -624,15 +617,13 @@ static void slot_written(struct loop_op *op, int res)
 	writer_collect(w);
 	if (!w->log->latched && !w->failed)
 		writer_commit(w);
-	writer_go_on_here(w, NULL);
+	writer_go_on_here(w, false);
 	writer_leave(w);
 }
 
 /* False: it is for the journal thread to take what has been pushed. */
 static bool writer_append_here(struct log_writer *w, struct loop *here)
 {
-	struct log_slot *now = NULL;
-
 	if (!writer_try_enter(w, here))
 		return false;
 	if (w->log->latched || w->failed || w->stopping || w->start_batch) {
@@ -640,12 +631,8 @@ static bool writer_append_here(struct log_writer *w, struct loop *here)
 		return false;
 	}
 	writer_take_incoming(w);
-	writer_go_on_here(w, &now);
+	writer_go_on_here(w, true);
 	writer_leave(w);
-	if (now)
-		loop_write_durable_now(here, &now->op, now->sink->file,
-				       now->buf, now->frame.stored_len,
-				       now->frame.offset);
 	return true;
 }
 

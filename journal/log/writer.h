@@ -36,7 +36,6 @@ struct log_writer {
 	uint32_t frame_bytes; /* moving average of the last frames */
 	uint32_t lone_frames; /* of one record each, in a row */
 	uint32_t lone_us;     /* moving average of what they took */
-	bool network;	      /* the directory lies on another machine */
 	uint8_t *plain;	      /* LOG_FRAME_BYTES_MAX */
 	struct compress *compress;
 

@@ -120,6 +120,16 @@ TEST("a delivery goes out, and each outcome comes back")
 	rig_down();
 }
 
+static struct answer expect_drained(struct client *c)
+{
+	struct answer a;
+
+	do {
+		a = expect(c, 0x13);
+	} while (a.fields[4].kind == WIRE_NULL);
+	return a;
+}
+
 TEST("draining sends what there is and gives the rest of the credit back")
 {
 	struct client c;
@@ -130,23 +140,11 @@ TEST("draining sends what there is and gives the rest of the credit back")
 	put_flow(&c, 10, true);
 	expect(&c, 0x14);
 	expect(&c, 0x14);
-	do {
-		a = expect(&c, 0x13);
-	} while (a.fields[4].kind == WIRE_NULL);
+	a = expect_drained(&c);
 	assert_int_equal(a.fields[5].u, 10); /* delivery-count */
 	assert_int_equal(a.fields[6].u, 0);
 	client_close(&c);
 	rig_down();
-}
-
-static struct answer expect_drained(struct client *c)
-{
-	struct answer a;
-
-	do {
-		a = expect(c, 0x13);
-	} while (a.fields[4].kind == WIRE_NULL);
-	return a;
 }
 
 /* The answer to a drain leaves in one go with what settles the last delivery,
